@@ -1,0 +1,123 @@
+//! Sessions, statistics and health.
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    error::Error,
+    hub::Hub,
+    session::SessionId,
+    wire::{accept::wants_json, error_body::ErrorBody},
+};
+
+/// A new session.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NewSession {
+    /// Its id, a UUID of version 4.
+    session: String,
+}
+
+/// What is in the store.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Frames that can be taken, of all sessions together.
+    num_images: usize,
+    /// Sessions.
+    num_sessions: usize,
+    /// Each session, sorted by id.
+    sessions: Vec<SessionStats>,
+}
+
+/// One session.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionStats {
+    /// Its id.
+    id: String,
+    /// Frames that can be taken.
+    len: usize,
+}
+
+/// Makes a session id that nobody can guess.
+///
+/// The session itself begins with its first frame; any other id of the right form will do as well.
+#[utoipa::path(
+    get, path = "/session", tag = "sessions", operation_id = "newSession",
+    responses((status = 200, description = "the id, as text or as JSON where Accept asks for it",
+        content((String = "text/plain"), (NewSession = "application/json")))),
+)]
+pub async fn new_session(request: HttpRequest) -> HttpResponse {
+    let session = SessionId::random();
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    if accept.is_some_and(wants_json) {
+        response.json(NewSession { session: session.to_string() })
+    } else {
+        response.content_type("text/plain; charset=utf-8").body(session.to_string())
+    }
+}
+
+/// Drops a session and its frames.
+#[utoipa::path(
+    delete, path = "/session/{session}", tag = "sessions", operation_id = "removeSession",
+    params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
+    responses(
+        (status = 204, description = "it is gone, or never was"),
+        (status = 400, description = "not a session id", body = ErrorBody),
+        (status = 503, description = "try again", body = ErrorBody),
+    ),
+)]
+pub async fn remove_session(session: SessionId, hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+    hub.store().remove(&session).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Tells how many frames wait in which session.
+///
+/// A session is listed from its first frame until EXPIRE seconds after its last, with `len` 0 too.
+#[utoipa::path(
+    get, path = "/stats", tag = "sessions", operation_id = "stats",
+    responses(
+        (status = 200, description = "exact at the moment of asking", body = Stats),
+        (status = 503, description = "try again", body = ErrorBody),
+    ),
+)]
+pub async fn stats(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+    let sessions = hub.store().stats().await?;
+    let stats = Stats {
+        num_images: sessions.iter().map(|session| session.queued).sum(),
+        num_sessions: sessions.len(),
+        sessions: sessions
+            .into_iter()
+            .map(|session| SessionStats { id: session.session.to_string(), len: session.queued })
+            .collect(),
+    };
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(stats))
+}
+
+/// Whether the process is up.
+#[utoipa::path(
+    get, path = "/healthz", tag = "health", operation_id = "healthz",
+    responses((status = 200, description = "it is", body = String, content_type = "text/plain")),
+)]
+pub async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).content_type("text/plain; charset=utf-8").body("ok")
+}
+
+/// Whether requests can be served: the store can be reached and the process is not about to end.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health", operation_id = "readyz",
+    responses(
+        (status = 200, description = "they can", body = String, content_type = "text/plain"),
+        (status = 503, description = "not now", body = ErrorBody),
+    ),
+)]
+pub async fn readyz(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+    if hub.is_closing() {
+        return Err(Error::unavailable("the server is shutting down"));
+    }
+    hub.store().ping().await?;
+    Ok(healthz().await)
+}

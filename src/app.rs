@@ -1,0 +1,111 @@
+//! [`App`]: opens the store, binds the listener, owns the background tasks, and winds everything up.
+
+use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread, time::Duration};
+
+use actix_web::{App as HttpApp, HttpServer, dev::Server, middleware, web};
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    http,
+    hub::{Hub, NoData},
+    placeholder,
+    store::{FrameStore, memory::MemoryStore, redis::RedisStore},
+    telemetry,
+};
+
+/// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
+/// the process is gone within 10 s of SIGTERM: container engines kill it then.
+const SHUTDOWN_SECONDS: u64 = 8;
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Bytes of an answer that are put together before they are written: a picture's piece and its head.
+const WRITE_BUFFER_BYTES: usize = crate::egress::WRITE_PIECE;
+
+/// A server that is bound and not yet running.
+pub struct App {
+    server: Server,
+    address: SocketAddr,
+    hub: web::Data<Hub>,
+    closing: CancellationToken,
+}
+
+impl App {
+    /// Opens the store and binds the listener. Redis need not be there yet.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the No Data picture not be drawn.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        telemetry::init(&config.log);
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let store: Arc<dyn FrameStore> = match &config.store.redis_url {
+            // The main thread uses the store too.
+            Some(url) => Arc::new(RedisStore::new(url, config.store.limits, threads + 1).context("REDIS_URL")?),
+            None => Arc::new(MemoryStore::new(config.store.limits, config.store.max_memory)),
+        };
+        let closing = CancellationToken::new();
+        let pictures = config.pictures.clone();
+        let (size, format) = (pictures.nodata_size, pictures.carried.placeholder_format());
+        let bytes = tokio::task::spawn_blocking(move || placeholder::draw("No Data", "", size, format)).await??;
+        let no_data = NoData { bytes, format };
+        let hub = Hub::new(store, pictures.carried, no_data, config.intake, closing.clone());
+        let hub = web::Data::new(hub);
+
+        let (app_hub, cors) = (hub.clone(), config.cors.clone());
+        let server = HttpServer::new(move || {
+            HttpApp::new()
+                .app_data(app_hub.clone())
+                .configure(http::routes)
+                .wrap(middleware::from_fn(http::hold_unread))
+                .wrap(http::cors(&cors))
+                .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
+        })
+        .workers(threads)
+        .disable_signals()
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(http::DRAIN_TIME)
+        .keep_alive(KEEP_ALIVE)
+        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
+        // A client that has closed its side is gone: what waits on its behalf must not take a frame for it.
+        .h1_allow_half_closed(false)
+        .tcp_nodelay(true);
+        let asked = (config.listen.ip, config.listen.port);
+        let server = server.bind(asked).with_context(|| format!("cannot listen on {} port {}", asked.0, asked.1))?;
+        let address = server.addrs().first().copied().ok_or_else(|| io::Error::other("no address was bound"))?;
+        Ok(Self { server: server.run(), address, hub, closing })
+    }
+
+    /// The address that was bound; its port is the real one where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the routes work on.
+    #[must_use]
+    pub fn hub(&self) -> Arc<Hub> {
+        self.hub.clone().into_inner()
+    }
+
+    /// Serves until `shutdown` is done, then finishes what is in flight.
+    ///
+    /// # Errors
+    /// When a listener fails for good.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let handle = self.server.handle();
+        let closing = self.closing.clone();
+        let until_shutdown = async {
+            shutdown.await;
+            tracing::info!("shutting down: finishing what is in flight");
+            closing.cancel();
+            handle.stop(true).await;
+        };
+        tracing::info!("listening on http://{}", self.address);
+        let (served, ()) = tokio::join!(self.server, until_shutdown);
+        served
+    }
+}

@@ -1,0 +1,106 @@
+//! `GET /image/{session}`: takes the next frame.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web};
+
+use super::{PictureBody, no_data, picture};
+use crate::{error::Error, hub::Hub, session::SessionId, wire::error_body::ErrorBody};
+
+/// The longest `wait`, in seconds.
+const MAX_WAIT_SECONDS: f64 = 60.0;
+
+/// What the query asks for.
+struct Question {
+    wait: Duration,
+    empty_is_204: bool,
+}
+
+impl Question {
+    /// Unknown parameters are ignored: clients add some to get around caches.
+    fn read(request: &HttpRequest) -> Result<Self, Error> {
+        let parameters = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        let mut question = Self { wait: Duration::ZERO, empty_is_204: false };
+        for (name, value) in parameters.map(web::Query::into_inner).unwrap_or_default() {
+            match name.as_str() {
+                "wait" => {
+                    let seconds = value.parse().ok().filter(|seconds| (0.0..=MAX_WAIT_SECONDS).contains(seconds));
+                    let bad = Error::BadQuery { name: "wait", expected: "seconds from 0 to 60" };
+                    question.wait = Duration::from_secs_f64(seconds.ok_or(bad)?);
+                }
+                "empty" if value == "204" => question.empty_is_204 = true,
+                "empty" => return Err(Error::BadQuery { name: "empty", expected: "204, or nothing for a picture" }),
+                _ => {}
+            }
+        }
+        Ok(question)
+    }
+}
+
+/// Takes the next frame.
+///
+/// The oldest frame that has not expired, to this client only. Where there is none, the No Data picture with
+/// `X-No-Data: 1`. Taking is at most once: a frame whose taker vanished is gone.
+#[utoipa::path(
+    get, path = "/image/{session}", tag = "queue", operation_id = "takeImage",
+    params(
+        ("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -"),
+        ("wait" = Option<f64>, Query, description = "seconds to wait for a frame, 0 to 60"),
+        ("empty" = Option<String>, Query, description = "204: where there is no frame, answer 204 instead of a picture"),
+    ),
+    responses(
+        (status = 200, description = "the frame, or the No Data picture", content_type = "image/*", body = Vec<u8>,
+         headers(
+            ("X-Frame-Seq" = u64, description = "the frame's number within its session"),
+            ("X-Frame-Timestamp" = String, description = "when it was taken, else received: seconds since 1970"),
+            ("X-Queue-Length" = usize, description = "frames that are left"),
+            ("X-No-Data" = String, description = "1 on the No Data picture"),
+         )),
+        (status = 204, description = "no frame, where empty=204 was asked for"),
+        (status = 400, description = "refused; nothing was taken", body = ErrorBody),
+        (status = 503, description = "store away, or a prefetch; nothing was taken", body = ErrorBody),
+    ),
+)]
+pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
+    let question = Question::read(&request)?;
+    if is_prefetch(request.headers()) {
+        return Err(Error::Prefetch);
+    }
+    let Some(taken) = hub.take(&session, question.wait).await? else {
+        return Ok(if question.empty_is_204 {
+            HttpResponse::NoContent().insert_header(("cache-control", "no-store")).insert_header(("x-no-data", "1")).finish()
+        } else {
+            no_data(&hub).insert_header(("x-queue-length", 0)).body(PictureBody(hub.no_data().bytes.clone()))
+        });
+    };
+    let frame = taken.frame;
+    Ok(picture(hub.content_type(frame.kind))
+        .insert_header(("x-frame-seq", frame.seq.0))
+        .insert_header(("x-frame-timestamp", frame.captured.to_string()))
+        .insert_header(("x-queue-length", taken.left))
+        .body(PictureBody(frame.bytes)))
+}
+
+/// Tells how many frames wait, and takes none.
+#[utoipa::path(
+    head, path = "/image/{session}", tag = "queue", operation_id = "peekImage",
+    params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
+    responses((status = 200, description = "X-Queue-Length tells how many frames wait; X-No-Data: 1 where none does")),
+)]
+pub async fn peek(session: SessionId, hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+    let waiting = hub.store().queued(&session).await?;
+    let mut response = match hub.common_type() {
+        _ if waiting == 0 => no_data(&hub),
+        Some(content_type) => picture(content_type),
+        None => HttpResponse::Ok(),
+    };
+    Ok(response.insert_header(("x-queue-length", waiting)).finish())
+}
+
+/// Whether a browser asks ahead of the person before it (<https://wicg.github.io/nav-speculation/prefetch.html>).
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    let says = |value: &str| value.to_ascii_lowercase().contains("prefetch");
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"]
+        .iter()
+        .any(|name| headers.get(*name).and_then(|value| value.to_str().ok()).is_some_and(says))
+}

@@ -1,0 +1,156 @@
+//! Everything that can go wrong, as one closed enum.
+//!
+//! It knows no HTTP: [`crate::http`] gives each error its status. [`Error::code`] is part of the public contract, so a
+//! code is never renamed; the message may be reworded.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use crate::frame::ImageType;
+
+/// Why a request was refused or could not be carried out.
+///
+/// The message (`Display`) names what was wrong, the limit or the expected form, and what to do. It never holds the
+/// cause inside the server: that goes to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A session id outside `[A-Za-z0-9._@-]{1,128}`, or `.` or `..`.
+    #[error(
+        "the session id is not valid: use 1 to {max} characters of A-Z a-z 0-9 . _ @ -, and neither \".\" nor \"..\"; \
+         GET /session makes one",
+        max = crate::session::MAX_SESSION_LENGTH
+    )]
+    BadSession,
+
+    /// An `X-Timestamp` header that is not a finite number of seconds ≥ 0.
+    #[error(
+        "X-Timestamp is not valid: expected seconds since 1970 as a number of at least 0, like 1700000000.123456"
+    )]
+    BadTimestamp,
+
+    /// A query parameter with a value outside its range.
+    #[error("the query parameter {name} is not valid: expected {expected}")]
+    BadQuery {
+        /// The parameter's name.
+        name: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+
+    /// A body without a single byte.
+    #[error("the body is empty: send one picture as the whole body")]
+    EmptyBody,
+
+    /// A body over `MAX_IMAGE_BYTES`.
+    #[error("the picture is too large: the limit is {limit} bytes ({}), set by MAX_IMAGE_BYTES", ByteSize(*.limit as u64))]
+    TooLarge {
+        /// `MAX_IMAGE_BYTES`.
+        limit: usize,
+    },
+
+    /// The connection ended before the body was complete.
+    #[error("the body was cut off before its end: send it again")]
+    BodyCutOff,
+
+    /// No byte of the body came for a while, or the whole took too long.
+    #[error("the body stalled and was cut off: {} s without a byte or {} s in all are the limits; send it again", .idle.as_secs(), .whole.as_secs())]
+    BodyStalled {
+        /// The longest wait for the next byte.
+        idle: Duration,
+        /// The longest time for a whole body.
+        whole: Duration,
+    },
+
+    /// Bytes that are no picture of a known type.
+    #[error("this is not a picture: its first bytes are not those of {expected}")]
+    NotAnImage {
+        /// The types that are carried here, for the message.
+        expected: String,
+    },
+
+    /// A picture of another type than the one carried here.
+    #[error("wrong picture type: got {got}, expected {expected} (set by MIMETYPE)")]
+    WrongType {
+        /// What was sent.
+        got: ImageType,
+        /// The types that are carried here, for the message.
+        expected: String,
+    },
+
+    /// A form request with another content type than `multipart/form-data`.
+    #[error("wrong content type: expected multipart/form-data, as `curl -F image=@picture.jpg` sends it; \
+             POST /image/{{session}} takes the bare picture")]
+    WrongContentType,
+
+    /// A form without a file.
+    #[error("the form holds no file: send exactly one, as `curl -F image=@picture.jpg` does")]
+    NoFile,
+
+    /// A form with more than one file.
+    #[error("the form holds more than one file: send exactly one a request")]
+    TooManyFiles,
+
+    /// A form that is cut off or malformed.
+    #[error("the multipart body is not valid: {0}")]
+    BadMultipart(String),
+
+    /// Other bodies in flight fill `MAX_INFLIGHT_BYTES`.
+    #[error("busy: the bodies being received fill the limit of {limit} bytes ({}), set by MAX_INFLIGHT_BYTES; try again", ByteSize(*.limit as u64))]
+    Busy {
+        /// `MAX_INFLIGHT_BYTES`.
+        limit: usize,
+    },
+
+    /// One more session than `MAX_SESSIONS`.
+    #[error("too many sessions: the limit is {limit}, set by MAX_SESSIONS; one ends EXPIRE seconds after its last push \
+             or by DELETE /session/{{session}}")]
+    TooManySessions {
+        /// `MAX_SESSIONS`.
+        limit: usize,
+    },
+
+    /// A browser's prefetch of something that fetching would consume.
+    #[error("taking a frame consumes it, so prefetching is refused: ask again when it is wanted")]
+    Prefetch,
+
+    /// The store did not answer in time, or not at all.
+    #[error("the frame store cannot be reached: try again")]
+    StoreUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+
+    /// The store has no room for the frame.
+    #[error("the frame store is full: {0}")]
+    StoreFull(&'static str),
+}
+
+impl Error {
+    /// The stable code that clients may match on.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadSession => "bad_session",
+            Self::BadTimestamp => "bad_timestamp",
+            Self::BadQuery { .. } => "bad_query",
+            Self::EmptyBody => "empty_body",
+            Self::TooLarge { .. } => "too_large",
+            Self::BodyCutOff => "body_cut_off",
+            Self::BodyStalled { .. } => "body_stalled",
+            Self::NotAnImage { .. } => "not_an_image",
+            Self::WrongType { .. } => "wrong_type",
+            Self::WrongContentType => "wrong_content_type",
+            Self::NoFile => "no_file",
+            Self::TooManyFiles => "too_many_files",
+            Self::BadMultipart(_) => "bad_multipart",
+            Self::Busy { .. } => "busy",
+            Self::TooManySessions { .. } => "too_many_sessions",
+            Self::Prefetch => "prefetch",
+            Self::StoreUnavailable(_) => "store_unavailable",
+            Self::StoreFull(_) => "store_full",
+        }
+    }
+
+    /// Wraps whatever a store's client reported.
+    pub fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::StoreUnavailable(cause.into())
+    }
+}

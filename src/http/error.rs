@@ -1,0 +1,64 @@
+//! Errors as answers: each gets its status here and nowhere else.
+
+use actix_web::{
+    HttpRequest, HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+
+use crate::{error::Error, wire::error_body::ErrorBody};
+
+/// When a client may try again, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::BadSession
+            | Self::BadTimestamp
+            | Self::BadQuery { .. }
+            | Self::EmptyBody
+            | Self::BodyCutOff
+            | Self::NoFile
+            | Self::TooManyFiles
+            | Self::BadMultipart(_) => StatusCode::BAD_REQUEST,
+            Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotAnImage { .. } | Self::WrongType { .. } | Self::WrongContentType => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Self::Busy { .. }
+            | Self::TooManySessions { .. }
+            | Self::Prefetch
+            | Self::StoreUnavailable(_)
+            | Self::StoreFull(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        tracing::debug!(code = self.code(), error = %self, cause = std::error::Error::source(self), "refused");
+        let mut response = answer(status, self.code(), self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}
+
+fn answer(status: StatusCode, code: &str, message: String) -> HttpResponse {
+    HttpResponse::build(status).insert_header((header::CACHE_CONTROL, "no-store")).json(ErrorBody::new(code, message))
+}
+
+/// The answer to paths that lead nowhere.
+pub(super) async fn no_route(request: HttpRequest) -> HttpResponse {
+    let message = format!("there is nothing at {}: GET /openapi.json describes every route", request.path());
+    answer(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// The answer to methods that a path does not have.
+pub(super) fn wrong_method(methods: &'static str) -> HttpResponse {
+    let message = format!("this route answers to {methods}");
+    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(methods));
+    response
+}

@@ -1,0 +1,71 @@
+//! [`Budget`]: how many bytes of bodies may be on their way in at once.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::error::Error;
+
+/// `MAX_INFLIGHT_BYTES`, and what is taken of it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    taken: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { taken: Arc::default(), limit }
+    }
+
+    /// A share of nothing, to be grown as bytes arrive: a body that is announced and does not come takes no room.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), bytes: 0 }
+    }
+}
+
+/// The bytes of one body that has not been handed to the store yet; given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Share {
+    /// Takes some more.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when there is not as much left; what was taken before stays taken.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let Budget { taken, limit } = &self.budget;
+        let before = taken.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > *limit { Err(Error::Busy { limit: *limit }) } else { Ok(()) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_beyond_the_limit_is_refused_and_everything_is_given_back() {
+        let budget = Budget::new(100);
+        let mut one = budget.share();
+        let mut other = budget.share();
+        assert!(one.grow(60).is_ok());
+        assert!(matches!(other.grow(41), Err(Error::Busy { limit: 100 })));
+        drop(other);
+        assert!(one.grow(40).is_ok());
+        drop(one);
+        assert!(budget.share().grow(100).is_ok());
+    }
+}

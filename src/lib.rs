@@ -1,0 +1,36 @@
+//! Image Streamer: a relay for streams of still images.
+//!
+//! Producers push pictures to a session over plain HTTP; consumers take them back in order. This crate is the server as
+//! a library, so that tests, benches and the `image-streamer` binary all use the same one.
+//!
+//! The map of the house, from the street to the cellar; a module uses those below it and never those above
+//! (`tests/it/layers.rs` holds it to that):
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`app`] | opens the store, binds the listener, winds everything up |
+//! | [`http`] | every route on one page, errors as answers |
+//! | [`ingest`], [`egress`], [`api`] | the handlers: ways in, ways out, everything else |
+//! | [`demo`], [`healthcheck`] | what the binary's other commands do |
+//! | [`hub`] | what all ways in and out share |
+//! | [`telemetry`] | logging |
+//! | [`config`] | what can be set |
+//! | [`store`] | where frames wait: the contract, in memory, on Redis |
+//! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod demo;
+pub mod egress;
+pub mod error;
+pub mod frame;
+pub mod healthcheck;
+pub mod http;
+pub mod hub;
+pub mod ingest;
+pub mod placeholder;
+pub mod session;
+pub mod store;
+pub mod telemetry;
+pub mod wire;

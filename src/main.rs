@@ -1,0 +1,103 @@
+//! The `image-streamer` binary: arguments, then [`App`].
+
+use std::{net::IpAddr, process::ExitCode};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use image_streamer::{
+    app::App,
+    config::{self, Config},
+    demo, healthcheck,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code for a configuration that is not right.
+const EXIT_CONFIG: u8 = 2;
+
+/// Relays streams of still images: push pictures over HTTP, read them back in order.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Address to listen on; wins over HOST.
+    #[arg(short, long, global = true)]
+    ip: Option<IpAddr>,
+    /// Port to listen on; wins over PORT.
+    #[arg(short, long, global = true)]
+    port: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the server (also without any command).
+    Serve,
+    /// Runs the server in memory with a producer inside, and prints links to look at.
+    Demo,
+    /// Asks the server that runs here whether it can serve; exit code 0 if so.
+    Healthcheck,
+}
+
+fn main() -> ExitCode {
+    let matches = Arguments::command().after_help(config::help()).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let mut config = match Config::from_env() {
+        Ok(config) => config,
+        Err(faults) => {
+            eprintln!("The configuration is not right; nothing was started:");
+            for fault in faults {
+                eprintln!("  {fault}");
+            }
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    config.listen.ip = arguments.ip.unwrap_or(config.listen.ip);
+    config.listen.port = arguments.port.unwrap_or(config.listen.port);
+    let result = match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => actix_web::rt::System::new().block_on(serve(&config)),
+        Command::Demo => actix_web::rt::System::new().block_on(serve_demo(config)),
+        Command::Healthcheck => healthcheck::check(&config.listen),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("image-streamer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    Ok(App::bind(config).await?.run(told_to_end()?).await?)
+}
+
+async fn serve_demo(mut config: Config) -> anyhow::Result<()> {
+    config.store.redis_url = None;
+    let app = App::bind(&config).await?;
+    let session = demo::SESSION.parse()?;
+    let port = app.address().port();
+    println!("A camera that counts runs on session {session}. Look at it:");
+    println!("  the next picture   http://localhost:{port}/image/{session}     (reload for the one after it)");
+    println!("  what is waiting    http://localhost:{port}/stats");
+    println!("Push a picture of your own:");
+    println!("  curl --data-binary @picture.jpg http://localhost:{port}/image/mine");
+    println!("Ctrl-C ends it.");
+    let producer = demo::produce(app.hub(), session);
+    tokio::select! {
+        served = app.run(told_to_end()?) => Ok(served?),
+        produced = producer => produced,
+    }
+}
+
+/// Done on SIGTERM or SIGINT.
+fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,86 @@
+//! Every key in Redis, built in one place.
+//!
+//! All keys of a session carry its id as their hash tag, so a session lives on one node of a Redis Cluster and one
+//! script may touch all of it. Session ids hold neither `{` nor `}`, so the tag is always the whole id.
+
+use crate::session::SessionId;
+
+/// In how many sorted sets the index of sessions is spread, so that a cluster spreads the work.
+pub(super) const INDEX_SHARDS: usize = 16;
+
+const PREFIX: &str = "is:{";
+const CHANNEL_SUFFIX: &str = "}:live";
+
+/// The keys of one session.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a>(pub(super) &'a SessionId);
+
+impl Keys<'_> {
+    /// String: the number of the newest frame. It exists exactly as long as the session does.
+    pub(super) fn counter(self) -> String {
+        self.key("}:seq")
+    }
+
+    /// List: the numbers of the frames that wait, oldest first.
+    pub(super) fn queue(self) -> String {
+        self.key("}:queue")
+    }
+
+    /// What the key of every frame starts with; its number follows.
+    pub(super) fn frames(self) -> String {
+        self.key("}:f:")
+    }
+
+    /// String: one frame.
+    pub(super) fn frame(self, number: u64) -> String {
+        format!("{PREFIX}{}}}:f:{number}", self.0)
+    }
+
+    /// String: a frame that has no number yet.
+    pub(super) fn waiting(self, unique: &str) -> String {
+        format!("{PREFIX}{}}}:in:{unique}", self.0)
+    }
+
+    /// Channel: every number as it is given.
+    pub(super) fn channel(self) -> String {
+        self.key(CHANNEL_SUFFIX)
+    }
+
+    /// Sorted set: where the session stands in the index.
+    pub(super) fn index_shard(self) -> String {
+        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): replicas of every version must agree on the shard.
+        let hash = self.0.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        index_shard(hash as usize % INDEX_SHARDS)
+    }
+
+    fn key(self, suffix: &str) -> String {
+        let id = self.0.as_str();
+        let mut key = String::with_capacity(PREFIX.len() + id.len() + suffix.len());
+        key.push_str(PREFIX);
+        key.push_str(id);
+        key.push_str(suffix);
+        key
+    }
+}
+
+/// Sorted set: session ids, scored by the latest time at which the session can still exist, in Unix milliseconds.
+pub(super) fn index_shard(number: usize) -> String {
+    format!("is:sessions:{{{number}}}")
+}
+
+/// The session that a channel tells of.
+pub(super) fn session_of_channel(channel: &[u8]) -> Option<SessionId> {
+    std::str::from_utf8(channel).ok()?.strip_prefix(PREFIX)?.strip_suffix(CHANNEL_SUFFIX)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_leads_back_to_its_session() {
+        let session: SessionId = "front-door@home".parse().unwrap();
+        assert_eq!(session_of_channel(Keys(&session).channel().as_bytes()), Some(session));
+        assert_eq!(session_of_channel(b"something else"), None);
+    }
+}

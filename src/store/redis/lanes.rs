@@ -1,0 +1,233 @@
+//! The connections that frames travel on, and what happens when one fails.
+//!
+//! A checkout from the pool costs a PING, which doubles the time of a small command. So each worker thread keeps one
+//! connection of the pool, its *lane*, and all its requests share it, pipelined. Request and connection then live on the
+//! same thread and never wake another. A lane that fails is given up as a whole: the pool makes a new connection for the
+//! next request, at once.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
+use redis::{
+    AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
+    aio::MultiplexedConnection,
+};
+
+use super::STORE_DEADLINE;
+use crate::error::Error;
+
+/// How often one call is tried at most when Redis says that nothing of it was done (`NOSCRIPT`, `TRYAGAIN`, `LATE`).
+const MAX_ATTEMPTS: usize = 3;
+/// The pause before such a retry.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Connections of the pool beyond one a lane: they are for the moments in which a lane is being replaced.
+const SPARE_CONNECTIONS: usize = 4;
+
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// This thread's number, by which it finds its lane.
+    static THREAD: usize = NEXT_THREAD.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Every lane of one store.
+pub(super) struct Lanes {
+    pool: Pool,
+    lanes: Vec<Lane>,
+    /// The scripts' texts, loaded over every new connection.
+    scripts: Vec<&'static str>,
+    /// Counts lost connections. A link that is older than the latest loss is not trusted: an idle connection that
+    /// Redis has closed is replaced before a request is lost on it.
+    losses: Arc<AtomicU64>,
+    reachable: AtomicBool,
+}
+
+#[derive(Default)]
+struct Lane {
+    link: Mutex<Option<Arc<Link>>>,
+    /// One request at a time makes a new link; the others wait for it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Lane {
+    fn current(&self) -> Option<Arc<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, link: Option<Arc<Link>>) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    }
+}
+
+/// One open connection with what was learned when it was made.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    /// Redis's clock at a moment of ours, in Unix milliseconds.
+    redis_clock: (Instant, f64),
+    losses: u64,
+}
+
+/// One try at a call: the connection, and until when it makes sense.
+#[derive(Clone)]
+pub(super) struct Attempt {
+    link: Arc<Link>,
+    deadline: Instant,
+}
+
+impl Attempt {
+    /// The deadline by Redis's own clock, in Unix milliseconds. A script that starts later than this does nothing:
+    /// its caller has been told that the call failed. So what waited in a stopped Redis is not done when it goes on.
+    pub(super) fn latest(&self) -> String {
+        let (at, redis_ms) = self.link.redis_clock;
+        format!("{:.3}", redis_ms + self.deadline.duration_since(at).as_secs_f64() * 1000.0)
+    }
+
+    pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.link.connection.clone()).await
+    }
+
+    /// All answers, or the first error among them.
+    pub(super) async fn pipeline<T: FromRedisValue>(&self, pipeline: &mut Pipeline) -> RedisResult<Vec<T>> {
+        let answers: Vec<RedisResult<T>> =
+            pipeline.ignore_errors().query_async(&mut self.link.connection.clone()).await?;
+        answers.into_iter().collect()
+    }
+}
+
+impl Lanes {
+    /// Lanes for `threads` threads. Nothing is connected yet.
+    pub(super) fn new(info: ConnectionInfo, threads: usize, scripts: Vec<&'static str>) -> RedisResult<Self> {
+        let losses = Arc::new(AtomicU64::new(0));
+        let counter = losses.clone();
+        let on_push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
+            if info.kind == PushKind::Disconnection {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        // The deadline of a call is around all of it; a second one inside would only be a second timer.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(STORE_DEADLINE))
+            .set_response_timeout(None)
+            .set_push_sender(on_push);
+        let pool = Pool::builder(Manager::new_with_config(info, config)?)
+            .max_size(threads + SPARE_CONNECTIONS)
+            .timeouts(Timeouts {
+                wait: Some(STORE_DEADLINE),
+                create: Some(STORE_DEADLINE),
+                recycle: Some(STORE_DEADLINE),
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
+        let lanes = (0..threads.max(1)).map(|_| Lane::default()).collect();
+        Ok(Self { pool, lanes, scripts, losses, reachable: AtomicBool::new(true) })
+    }
+
+    /// How many connections were lost so far. What was remembered of Redis before the latest loss may no longer hold.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Carries out a call within [`STORE_DEADLINE`], retries included.
+    pub(super) async fn run<T, F>(&self, call: impl Fn(Attempt) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let deadline = Instant::now() + STORE_DEADLINE;
+        let lane = &self.lanes[THREAD.with(|number| number % self.lanes.len())];
+        let attempts = async {
+            let mut attempt = 0;
+            loop {
+                attempt += 1;
+                let link = self.link(lane).await?;
+                let error = match call(Attempt { link: link.clone(), deadline }).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                if error.is_unrecoverable_error() {
+                    self.give_up(lane, &link);
+                }
+                match error.code() {
+                    Some("NOSCRIPT" | "LATE" | "TRYAGAIN") if attempt < MAX_ATTEMPTS => {
+                        // A new link loads the scripts and reads the clock anew.
+                        self.give_up(lane, &link);
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
+                    Some("OOM") => {
+                        return Err(Error::StoreFull("Redis has reached its maxmemory; raise it, or shorten EXPIRE"));
+                    }
+                    _ => return Err(Error::unavailable(error)),
+                }
+            }
+        };
+        let result = match tokio::time::timeout_at(deadline.into(), attempts).await {
+            Ok(result) => result,
+            Err(elapsed) => {
+                // What waits on a connection that does not answer would only wait longer.
+                lane.replace(None);
+                Err(Error::unavailable(elapsed))
+            }
+        };
+        self.note(result.as_ref().err());
+        result
+    }
+
+    /// Logs the change from reachable to not and back, once each.
+    fn note(&self, error: Option<&Error>) {
+        match error {
+            Some(Error::StoreUnavailable(cause)) => {
+                if self.reachable.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(%cause, "Redis cannot be reached; requests are answered with 503 until it can");
+                }
+            }
+            _ => {
+                // A load first: this line is on the path of every frame.
+                if !self.reachable.load(Ordering::Relaxed) && !self.reachable.swap(true, Ordering::Relaxed) {
+                    tracing::info!("Redis is back");
+                }
+            }
+        }
+    }
+
+    fn give_up(&self, lane: &Lane, link: &Arc<Link>) {
+        let mut current = lane.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            *current = None;
+        }
+    }
+
+    async fn link(&self, lane: &Lane) -> Result<Arc<Link>, Error> {
+        let fresh = || lane.current().filter(|link| link.losses == self.losses());
+        if let Some(link) = fresh() {
+            return Ok(link);
+        }
+        let _only_one = lane.opening.lock().await;
+        if let Some(link) = fresh() {
+            return Ok(link);
+        }
+        let link = Arc::new(self.open().await?);
+        lane.replace(Some(link.clone()));
+        Ok(link)
+    }
+
+    async fn open(&self) -> Result<Link, Error> {
+        let losses = self.losses();
+        // Out of the pool for good: a connection that is given up must not come back to it.
+        let mut connection = deadpool_redis::Connection::take(self.pool.get().await.map_err(Error::unavailable)?);
+        let mut setup = redis::pipe();
+        for script in &self.scripts {
+            setup.cmd("SCRIPT").arg("LOAD").arg(script).ignore();
+        }
+        setup.cmd("TIME");
+        let ((seconds, micros),): ((f64, f64),) = setup.query_async(&mut connection).await.map_err(Error::unavailable)?;
+        // Our clock is read after the answer: the deadline in Redis's time comes out early by the way back, never late.
+        Ok(Link { connection, redis_clock: (Instant::now(), seconds * 1000.0 + micros / 1000.0), losses })
+    }
+}

@@ -1,0 +1,8 @@
+-- Drops a session with everything that can still be read of it by name.
+-- KEYS: counter, queue, prefix of the session's frames
+local counter, queue, frames = unpack(KEYS)
+local newest = redis.call('GET', counter)
+for _, number in ipairs(redis.call('LRANGE', queue, 0, -1)) do redis.call('DEL', frames .. number) end
+if newest then redis.call('DEL', frames .. newest) end
+redis.call('DEL', counter, queue)
+return redis.status_reply('OK')

@@ -1,0 +1,4 @@
+//! Codecs without sockets: they turn what is on the wire into values.
+
+pub mod accept;
+pub mod error_body;
