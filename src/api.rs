@@ -103,7 +103,10 @@ pub async fn stats(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
     responses((status = 200, description = "it is", body = String, content_type = "text/plain")),
 )]
 pub async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).content_type("text/plain; charset=utf-8").body("ok")
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .content_type("text/plain; charset=utf-8")
+        .body("ok")
 }
 
 /// Whether requests can be served: the store can be reached and the process is not about to end.

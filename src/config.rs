@@ -291,7 +291,8 @@ impl Config {
         let mut faults = Faults::default();
         let mut texts = Vec::new();
         for (name, value) in vars {
-            let Some(variable) = VARIABLES.iter().map(|(variable, ..)| *variable).find(|variable| name == *variable) else {
+            let Some(variable) = VARIABLES.iter().map(|(variable, ..)| *variable).find(|variable| name == *variable)
+            else {
                 continue;
             };
             match value.into_string() {
@@ -321,7 +322,8 @@ impl Config {
             faults.add("MAX_MEMORY", &self.store.max_memory.to_string(), allowed);
         }
         if image > self.intake.max_inflight_bytes {
-            let allowed = format!("at least MAX_IMAGE_BYTES ({image}), or else the largest picture could not be received");
+            let allowed =
+                format!("at least MAX_IMAGE_BYTES ({image}), or else the largest picture could not be received");
             faults.add("MAX_INFLIGHT_BYTES", &self.intake.max_inflight_bytes.to_string(), allowed);
         }
     }
@@ -347,13 +349,17 @@ impl Store {
             &format!("whole seconds from 1 to {MAX_EXPIRE_SECONDS}"),
             |text| text.parse().ok().filter(|seconds| (1..=MAX_EXPIRE_SECONDS).contains(seconds)),
         );
-        let max_queue =
-            faults.read("MAX_QUEUE", env.max_queue.as_ref(), 1000, &format!("frames from 1 to {MAX_MAX_QUEUE}"), |text| {
-                text.parse().ok().filter(|frames| (1..=MAX_MAX_QUEUE).contains(frames))
+        let max_queue = faults.read(
+            "MAX_QUEUE",
+            env.max_queue.as_ref(),
+            1000,
+            &format!("frames from 1 to {MAX_MAX_QUEUE}"),
+            |text| text.parse().ok().filter(|frames| (1..=MAX_MAX_QUEUE).contains(frames)),
+        );
+        let max_sessions =
+            faults.read("MAX_SESSIONS", env.max_sessions.as_ref(), 100_000, "a number of at least 1", |text| {
+                text.parse().ok().filter(|sessions| *sessions >= 1)
             });
-        let max_sessions = faults.read("MAX_SESSIONS", env.max_sessions.as_ref(), 100_000, "a number of at least 1", |text| {
-            text.parse().ok().filter(|sessions| *sessions >= 1)
-        });
         let max_memory = faults.bytes("MAX_MEMORY", env.max_memory.as_ref(), ByteSize::gib(1), u64::MAX);
         Self {
             redis_url: Self::read_redis(env, faults),
@@ -366,12 +372,15 @@ impl Store {
         let port = faults.read("REDIS_PORT", env.redis_port.as_ref(), 6379_u16, "a port from 1 to 65535", |text| {
             text.parse().ok().filter(|port| *port > 0)
         });
-        let from_host = faults.read("REDIS_HOST", env.redis_host.as_ref(), None, "a host name or an IP address", |host| {
-            let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-            let authority = format!("{host}:{port}");
-            let is_host = !host.contains('@') && authority.parse::<Uri>().is_ok_and(|uri| uri.port_u16() == Some(port));
-            is_host.then(|| Some(format!("redis://{authority}/")))
-        });
+        let from_host =
+            faults.read("REDIS_HOST", env.redis_host.as_ref(), None, "a host name or an IP address", |host| {
+                let host =
+                    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+                let authority = format!("{host}:{port}");
+                let is_host =
+                    !host.contains('@') && authority.parse::<Uri>().is_ok_and(|uri| uri.port_u16() == Some(port));
+                is_host.then(|| Some(format!("redis://{authority}/")))
+            });
         let url = env.redis_url.as_ref().map(|url| url.trim()).filter(|url| !url.is_empty());
         let Some(url) = url else { return from_host };
         if crate::store::redis::connection_info(url).is_err() {
@@ -406,24 +415,19 @@ impl Pictures {
         );
         let nodata_size =
             faults.read("NODATA_ASPECT_RATIO", env.nodata_aspect_ratio.as_ref(), default, &allowed, |text| {
-                Some(placeholder::Size::from_height(height, parse_ratio(text)?)).filter(Option::is_some)
+                Some(placeholder::Size::from_height(height, placeholder::parse_ratio(text)?)).filter(Option::is_some)
             });
         // Only a default can be missing here, for a height that is too large for the default ratio.
         let nodata_size = nodata_size.unwrap_or_else(|| {
-            faults.add("NODATA_HEIGHT", &height.to_string(), format!("a height that makes a width of at most {SIDE}; see NODATA_ASPECT_RATIO"));
+            faults.add(
+                "NODATA_HEIGHT",
+                &height.to_string(),
+                format!("a height that makes a width of at most {SIDE}; see NODATA_ASPECT_RATIO"),
+            );
             placeholder::Size::default()
         });
         Self { carried, nodata_size }
     }
-}
-
-/// Reads `0.5625` or `9/16`.
-fn parse_ratio(text: &str) -> Option<f64> {
-    let ratio = match text.split_once('/') {
-        Some((height, width)) => height.trim().parse::<f64>().ok()? / width.trim().parse::<f64>().ok()?,
-        None => text.parse().ok()?,
-    };
-    Some(ratio).filter(|ratio| ratio.is_finite() && *ratio > 0.0)
 }
 
 impl Intake {
@@ -459,17 +463,19 @@ fn is_origin(text: &str) -> bool {
     HeaderValue::from_str(text).is_ok()
         && text.parse::<Uri>().is_ok_and(|uri| {
             let bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with('/');
-            bare && matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+            bare && matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty())
         })
 }
 
 impl Log {
     fn read(env: &Environment, faults: &mut Faults) -> Self {
-        let format = faults.read("LOG_FORMAT", env.log_format.as_ref(), LogFormat::Text, "text or json", |text| match text {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        });
+        let format =
+            faults.read("LOG_FORMAT", env.log_format.as_ref(), LogFormat::Text, "text or json", |text| match text {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            });
         let allowed = "error, warn, info, debug, trace, or module=level, with commas between";
         let filter = faults.read("RUST_LOG", env.rust_log.as_ref(), "info".to_owned(), allowed, |text| {
             text.parse::<tracing_subscriber::EnvFilter>().is_ok().then(|| text.to_owned())
@@ -566,7 +572,8 @@ mod tests {
     #[test]
     fn ratios_sizes_and_types_are_read_in_every_documented_form() {
         for ratio in ["0.75", "3/4", " 3 / 4 "] {
-            let size = config(&[("NODATA_HEIGHT", "480"), ("NODATA_ASPECT_RATIO", ratio)]).unwrap().pictures.nodata_size;
+            let size =
+                config(&[("NODATA_HEIGHT", "480"), ("NODATA_ASPECT_RATIO", ratio)]).unwrap().pictures.nodata_size;
             assert_eq!((size.width(), size.height()), (640, 480));
         }
         for size in ["33554432", "32MiB", "32 MiB"] {

@@ -24,9 +24,7 @@ pub enum Error {
     BadSession,
 
     /// An `X-Timestamp` header that is not a finite number of seconds ≥ 0.
-    #[error(
-        "X-Timestamp is not valid: expected seconds since 1970 as a number of at least 0, like 1700000000.123456"
-    )]
+    #[error("X-Timestamp is not valid: expected seconds since 1970 as a number of at least 0, like 1700000000.123456")]
     BadTimestamp,
 
     /// A query parameter with a value outside its range.
@@ -79,8 +77,10 @@ pub enum Error {
     },
 
     /// A form request with another content type than `multipart/form-data`.
-    #[error("wrong content type: expected multipart/form-data, as `curl -F image=@picture.jpg` sends it; \
-             POST /image/{{session}} takes the bare picture")]
+    #[error(
+        "wrong content type: expected multipart/form-data, as `curl -F image=@picture.jpg` sends it; \
+             POST /image/{{session}} takes the bare picture"
+    )]
     WrongContentType,
 
     /// A form without a file.
@@ -103,8 +103,10 @@ pub enum Error {
     },
 
     /// One more session than `MAX_SESSIONS`.
-    #[error("too many sessions: the limit is {limit}, set by MAX_SESSIONS; one ends EXPIRE seconds after its last push \
-             or by DELETE /session/{{session}}")]
+    #[error(
+        "too many sessions: the limit is {limit}, set by MAX_SESSIONS; one ends EXPIRE seconds after its last push \
+             or by DELETE /session/{{session}}"
+    )]
     TooManySessions {
         /// `MAX_SESSIONS`.
         limit: usize,

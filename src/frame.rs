@@ -193,7 +193,9 @@ mod tests {
 
     #[test]
     fn text_markup_and_fragments_are_no_pictures() {
-        for bytes in [&b""[..], b"\xFF\xD8", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"BMW cars are not bitmaps", b"hello"] {
+        for bytes in
+            [&b""[..], b"\xFF\xD8", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"BMW cars are not bitmaps", b"hello"]
+        {
             assert_eq!(ImageType::sniff(bytes), None);
         }
     }

@@ -61,7 +61,7 @@ pub fn cors(allowed: &config::Cors) -> Cors {
         .expose_headers(EXPOSED.map(HeaderName::from_static))
         .max_age(PREFLIGHT_SECONDS);
     match allowed {
-        config::Cors::Any => cors.allow_any_origin().send_wildcard(),
+        config::Cors::Any => cors.allow_any_origin().send_wildcard().disable_vary_header(),
         // A request from elsewhere is answered as if it were from nowhere: without the header the page reads nothing.
         config::Cors::Only(origins) => {
             origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin)).block_on_origin_mismatch(false)

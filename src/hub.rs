@@ -97,12 +97,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::EmptyBody`], [`Error::NotAnImage`], [`Error::WrongType`], or the store's.
-    pub async fn push(
-        &self,
-        session: &SessionId,
-        bytes: Bytes,
-        captured: Option<Timestamp>,
-    ) -> Result<Pushed, Error> {
+    pub async fn push(&self, session: &SessionId, bytes: Bytes, captured: Option<Timestamp>) -> Result<Pushed, Error> {
         if bytes.is_empty() {
             return Err(Error::EmptyBody);
         }

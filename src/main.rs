@@ -38,6 +38,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Chosen here for every TLS connection of the process, rather than by whichever crate comes first.
+    let chosen = rustls::crypto::ring::default_provider().install_default();
+    debug_assert!(chosen.is_ok(), "nothing else in this process chooses");
     let matches = Arguments::command().after_help(config::help()).get_matches();
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,

@@ -16,7 +16,7 @@ use time::{OffsetDateTime, macros::format_description};
 
 /// The longest side of a picture, in pixels.
 pub const MAX_SIDE: u32 = 8192;
-/// Quality of the JPEG pictures, 1 to 100: text stays sharp and 1280 × 720 takes some 30 kB.
+/// Quality of the JPEG pictures, 1 to 100: text stays sharp, and 1280 × 720 takes some 50 kB.
 const JPEG_QUALITY: u8 = 85;
 
 const BACKGROUND: Rgb<u8> = Rgb([24, 32, 44]);
@@ -79,6 +79,16 @@ impl Size {
     }
 }
 
+/// Reads a ratio of height to width, written `0.5625` or `9/16`.
+#[must_use]
+pub fn parse_ratio(text: &str) -> Option<f64> {
+    let ratio = match text.split_once('/') {
+        Some((height, width)) => height.trim().parse::<f64>().ok()? / width.trim().parse::<f64>().ok()?,
+        None => text.parse().ok()?,
+    };
+    Some(ratio).filter(|ratio| ratio.is_finite() && *ratio > 0.0)
+}
+
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -87,7 +97,6 @@ pub enum Format {
     /// PNG.
     Png,
 }
-
 
 /// Why a picture could not be drawn: in practice, that there was no memory for it.
 #[derive(Debug)]
@@ -191,7 +200,12 @@ fn encode(picture: &RgbImage, format: Format) -> Result<Bytes, ImageError> {
     let (width, height) = picture.dimensions();
     match format {
         Format::Jpeg => {
-            JpegEncoder::new_with_quality(&mut encoded, JPEG_QUALITY).write_image(picture, width, height, ExtendedColorType::Rgb8)?;
+            JpegEncoder::new_with_quality(&mut encoded, JPEG_QUALITY).write_image(
+                picture,
+                width,
+                height,
+                ExtendedColorType::Rgb8,
+            )?;
         }
         Format::Png => PngEncoder::new(&mut encoded).write_image(picture, width, height, ExtendedColorType::Rgb8)?,
     }
@@ -222,7 +236,8 @@ mod tests {
                 let picture = drawn("No Data", width, height, format);
                 assert_eq!(picture.dimensions(), (width, height));
                 let (left, top, right, bottom) = ink(&picture).expect("a label");
-                let off = |from: u32, to: u32, side: u32| (i64::from(from) - (i64::from(side) - 1 - i64::from(to))).abs();
+                let off =
+                    |from: u32, to: u32, side: u32| (i64::from(from) - (i64::from(side) - 1 - i64::from(to))).abs();
                 assert!(off(left, right, width) <= 3, "{width}x{height}: {left} to {right}");
                 assert!(off(top, bottom, height) <= 3, "{width}x{height}: {top} to {bottom}");
                 let wide = f64::from(right - left + 1) / f64::from(width);
@@ -249,7 +264,8 @@ mod tests {
         let one = draw("1", "", size, Format::Png).unwrap();
         assert_ne!(one, draw("2", "", size, Format::Png).unwrap());
         assert_eq!(one, draw("1", "", size, Format::Png).unwrap());
-        let with_caption = image::load_from_memory(&draw("", "12:00:00", size, Format::Png).unwrap()).unwrap().to_rgb8();
+        let with_caption =
+            image::load_from_memory(&draw("", "12:00:00", size, Format::Png).unwrap()).unwrap().to_rgb8();
         let (_, top, _, bottom) = ink(&with_caption).unwrap();
         assert!(top > 720 * 4 / 5 && bottom < 720);
     }

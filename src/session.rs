@@ -34,9 +34,8 @@ impl FromStr for SessionId {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'@' | b'-');
-        let valid = (1..=MAX_SESSION_LENGTH).contains(&text.len())
-            && text.bytes().all(allowed)
-            && !matches!(text, "." | "..");
+        let valid =
+            (1..=MAX_SESSION_LENGTH).contains(&text.len()) && text.bytes().all(allowed) && !matches!(text, "." | "..");
         if valid { Ok(Self(text.into())) } else { Err(Error::BadSession) }
     }
 }

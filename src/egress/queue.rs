@@ -68,7 +68,10 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
     }
     let Some(taken) = hub.take(&session, question.wait).await? else {
         return Ok(if question.empty_is_204 {
-            HttpResponse::NoContent().insert_header(("cache-control", "no-store")).insert_header(("x-no-data", "1")).finish()
+            HttpResponse::NoContent()
+                .insert_header(("cache-control", "no-store"))
+                .insert_header(("x-no-data", "1"))
+                .finish()
         } else {
             no_data(&hub).insert_header(("x-queue-length", 0)).body(PictureBody(hub.no_data().bytes.clone()))
         });
@@ -94,7 +97,8 @@ pub async fn peek(session: SessionId, hub: web::Data<Hub>) -> Result<HttpRespons
         Some(content_type) => picture(content_type),
         None => HttpResponse::Ok(),
     };
-    Ok(response.insert_header(("x-queue-length", waiting)).finish())
+    // No length: that of a picture which is not taken is not known.
+    Ok(response.insert_header(("x-queue-length", waiting)).body(actix_web::body::None::new()))
 }
 
 /// Whether a browser asks ahead of the person before it (<https://wicg.github.io/nav-speculation/prefetch.html>).

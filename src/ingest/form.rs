@@ -90,6 +90,7 @@ fn file_name(part: &Field) -> Option<&str> {
 
 /// A file has a name, or at least is a picture.
 fn is_file(part: &Field) -> bool {
-    let named = part.content_disposition().is_some_and(|it| it.get_filename().is_some() || it.get_filename_ext().is_some());
+    let named =
+        part.content_disposition().is_some_and(|it| it.get_filename().is_some() || it.get_filename_ext().is_some());
     named || part.content_type().is_some_and(|kind| kind.type_() == "image")
 }

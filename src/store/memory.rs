@@ -215,12 +215,7 @@ impl MemoryStore {
     /// Tokio runtime and ends with the store.
     #[must_use]
     pub fn new(limits: StoreLimits, max_memory: usize) -> Self {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            listeners: Listeners::default(),
-            limits,
-            max_memory,
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), listeners: Listeners::default(), limits, max_memory });
         tokio::spawn(sweep_until_dropped(Arc::downgrade(&shared)));
         Self { shared }
     }

@@ -133,7 +133,11 @@ impl FrameStore for RedisStore {
                 let mut set = Cmd::with_capacity(5, size + 256);
                 set.arg("SET").arg(&script_keys[2]).arg(value).arg("PX").arg(self.ttl_ms);
                 let mut number = call(&self.scripts.push, script_keys);
-                number.arg(self.ttl_ms).arg(self.limits.max_queue).arg(TAKEN_GRACE.as_millis() as u64).arg(attempt.latest());
+                number
+                    .arg(self.ttl_ms)
+                    .arg(self.limits.max_queue)
+                    .arg(TAKEN_GRACE.as_millis() as u64)
+                    .arg(attempt.latest());
                 let mut pipeline = redis::Pipeline::with_capacity(2);
                 pipeline.add_command(set).add_command(number);
                 let answers = attempt.pipeline::<redis::Value>(&mut pipeline).await?;
@@ -163,7 +167,8 @@ impl FrameStore for RedisStore {
     async fn queued(&self, session: &SessionId) -> Result<usize, Error> {
         let keys = Keys(session);
         let count = &call(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]);
-        let (_, queued) = self.lanes.run(|attempt| async move { attempt.command::<(bool, usize)>(count).await }).await?;
+        let (_, queued) =
+            self.lanes.run(|attempt| async move { attempt.command::<(bool, usize)>(count).await }).await?;
         Ok(queued)
     }
 

@@ -21,7 +21,12 @@ mod tests {
 
     #[test]
     fn json_is_wanted_where_it_is_named_and_not_refused() {
-        for accept in ["application/json", "application.json", "text/html, Application/JSON;q=0.9", "application/json; charset=utf-8"] {
+        for accept in [
+            "application/json",
+            "application.json",
+            "text/html, Application/JSON;q=0.9",
+            "application/json; charset=utf-8",
+        ] {
             assert!(wants_json(accept), "{accept}");
         }
         for accept in ["", "*/*", "text/html", "application/json;q=0", "application/jsonx", "image/*"] {

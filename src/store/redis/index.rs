@@ -51,7 +51,11 @@ impl Index {
 
     /// Sees to it that the session is listed before a frame of it is pushed.
     pub(super) async fn announce(&self, lanes: &Lanes, session: &SessionId) -> Result<(), Error> {
-        let known = self.written().get(session).filter(|written| written.losses == lanes.losses()).map(|written| written.at.elapsed());
+        let known = self
+            .written()
+            .get(session)
+            .filter(|written| written.losses == lanes.losses())
+            .map(|written| written.at.elapsed());
         match known {
             Some(age) if age < REFRESH => Ok(()),
             Some(age) if age < self.limits.ttl => self.write(lanes, session).await,

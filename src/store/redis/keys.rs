@@ -49,7 +49,11 @@ impl Keys<'_> {
     /// Sorted set: where the session stands in the index.
     pub(super) fn index_shard(self) -> String {
         // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): replicas of every version must agree on the shard.
-        let hash = self.0.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash = self
+            .0
+            .as_str()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         index_shard(hash as usize % INDEX_SHARDS)
     }
 

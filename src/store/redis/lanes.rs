@@ -226,7 +226,8 @@ impl Lanes {
             setup.cmd("SCRIPT").arg("LOAD").arg(script).ignore();
         }
         setup.cmd("TIME");
-        let ((seconds, micros),): ((f64, f64),) = setup.query_async(&mut connection).await.map_err(Error::unavailable)?;
+        let ((seconds, micros),): ((f64, f64),) =
+            setup.query_async(&mut connection).await.map_err(Error::unavailable)?;
         // Our clock is read after the answer: the deadline in Redis's time comes out early by the way back, never late.
         Ok(Link { connection, redis_clock: (Instant::now(), seconds * 1000.0 + micros / 1000.0), losses })
     }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection,
+};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinHandle,

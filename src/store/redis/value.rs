@@ -60,7 +60,10 @@ mod tests {
         };
         let written = FrameValue::new(&frame, 120_000).to_redis_args().concat();
         let read = decode(Seq(7), written.clone()).unwrap();
-        assert_eq!((read.seq, read.kind, Some(read.captured), read.bytes), (Seq(7), frame.kind, frame.captured, frame.bytes));
+        assert_eq!(
+            (read.seq, read.kind, Some(read.captured), read.bytes),
+            (Seq(7), frame.kind, frame.captured, frame.bytes)
+        );
         assert!(decode(Seq(7), written[..HEADER_BYTES - 1].to_vec()).is_none());
         assert!(decode(Seq(7), [&[VERSION + 1], &written[1..]].concat()).is_none());
     }
