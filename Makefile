@@ -1,0 +1,41 @@
+# What one does with this repository. `make help` lists it.
+.PHONY: help test proof lint advisories bench demo setup
+
+# How many times larger `make proof` tests what takes time or load.
+PROOF_FACTOR ?= 20
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: ## the server with a camera that counts
+	cargo run --release -- demo
+
+setup: ## installs the programs that the tests need, or names them
+	@tests/setup redis-server:redis-server curl:curl ffmpeg:ffmpeg chromium:chromium chromedriver:chromium-driver
+
+test: setup ## every test
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+proof: setup ## the same tests, larger: before a release, and before an issue is called resolved
+	cargo build --workspace --locked
+	PROOF=$(PROOF_FACTOR) cargo test --workspace --locked
+
+lint: ## format, lints, licences and sources of dependencies, documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check bans licenses sources
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
+
+advisories: ## known vulnerabilities of dependencies, where the advisory database can be reached
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	@cargo deny fetch db || { echo "make advisories: the advisory database cannot be reached from here; nothing was checked" >&2; exit 1; }
+	cargo deny --locked check advisories
+
+bench: ## this server beside webdis, nginx and nchan, then the parts of it alone
+	@tests/setup redis-server:redis-server redis-benchmark:redis-tools webdis:webdis nginx:nginx-light wrk:wrk python3:python3 \
+		/usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
+	cargo build --release --locked
+	python3 benches/peers.py
+	cargo bench --locked

@@ -1,0 +1,22 @@
+//! The product, tested through real sockets, real processes and a real Redis: one executable, a module per feature.
+//!
+//! What needs time or load is scaled by `PROOF`: `make proof` runs the same code, larger.
+
+mod bad_input;
+mod browser;
+mod caps;
+mod command_line;
+mod cors;
+mod expiry;
+mod harness;
+mod layers;
+mod memory;
+mod openapi;
+mod outages;
+mod programs;
+mod queue;
+mod replicas;
+mod sessions;
+mod shutdown;
+mod store;
+mod tester;
