@@ -89,9 +89,9 @@ REQUIRED = {
 }
 LIMIT_AIM = 1.5
 
-# Bytes of frames held at once. Redis needs up to a quarter more for them (a 1 MiB string with its header takes 1.25 MiB
-# from its allocator), so that everything together stays below 9 GB.
-FRAME_BUDGET = 11 << 29
+# Bytes of frames held at once, so that everything together stays below 9 GB. Redis needs up to a quarter more for them:
+# a 1 MiB string with its header takes 1.25 MiB from its allocator.
+FRAME_BUDGET = {REDIS: 11 << 29, MEMORY: 15 << 29}
 # How many times more frames are laid in than the fastest rate that was seen would use up.
 FRAME_MARGIN = 1.5
 TRIAL_FRAMES = 30_000
@@ -310,7 +310,8 @@ def wait_until_ready(process: subprocess.Popen, directory: Path, is_ready: Calla
                 return
         time.sleep(0.02)
     logs = [path.read_text(errors="replace") for path in sorted(directory.glob("*.log"))]
-    raise BenchError(f"{process.args[0]} did not start: {' '.join(logs).strip()[-500:]}")
+    said = " ".join(logs).strip()[-500:] or "it said nothing"
+    raise BenchError(f"{process.args[0]} did not start (exit code {process.poll()}): {said}")
 
 
 def free_port() -> int:
@@ -632,8 +633,8 @@ class Sample:
     server_cpu: float | None
     redis_cpu: float | None
     faults: tuple[str, ...] = ()
-    # The rate at which whole pictures came through.
-    picture_rate: float = 0.0
+    # Frames that were put into memory or used up per second; nothing for a side that does neither.
+    frame_rate: float = 0.0
 
 
 Start = Callable[[Workspace, int, int], AbstractContextManager[Target]]
@@ -651,7 +652,9 @@ class Row:
     start_ours: Start
     queue: int
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    # The shortest sample.
     seconds: int = 0
+    # What makes the row invalid.
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -677,14 +680,14 @@ def make_plan(row: Row, fastest: float, seconds: int) -> Plan:
     """The asked time, or as much of it as there are frames for at the fastest rate that was seen."""
     if not row.needs_frames:
         return Plan(seconds, 0)
-    affordable = min(FRAME_BUDGET // row.size, LARGEST_QUEUE)
+    affordable = min(FRAME_BUDGET[row.store] // row.size, LARGEST_QUEUE)
     per_second = fastest * FRAME_MARGIN
     seconds = max(1, min(seconds, int(affordable / per_second)))
     return Plan(seconds, max(1, min(affordable, math.ceil(per_second * seconds))))
 
 
 def trial_plan(row: Row) -> Plan:
-    return Plan(1, min(FRAME_BUDGET // row.size // 2, TRIAL_FRAMES))
+    return Plan(1, min(FRAME_BUDGET[row.store] // row.size // 2, TRIAL_FRAMES))
 
 
 def check_exchange(target: Target, operation: str, body: bytes) -> None:
@@ -725,16 +728,21 @@ def measure_target(space: Workspace, target: Target, row: Row, plan: Plan) -> Sa
     server_after, redis_after = target.cpu()
     faults = result.faults()
     faults += push_faults(target, result) if row.operation == PUSH else take_faults(target, result, row.size)
-    rate = result.requests / result.seconds
     thousands = result.requests / 1000
     return Sample(
-        rate=rate,
+        rate=result.requests / result.seconds,
         server_cpu=(server_after - server_before) / thousands,
         redis_cpu=None if redis_after is None else (redis_after - redis_before) / thousands,
         faults=tuple(faults),
-        # By bytes for takes: answers of an empty queue are quick, and would make the next plan too cautious.
-        picture_rate=rate if row.operation == PUSH else result.bytes / result.seconds / row.size,
+        frame_rate=frame_rate(target, row, result),
     )
+
+
+def frame_rate(target: Target, row: Row, result: WrkResult) -> float:
+    if row.operation == PUSH:
+        return result.requests / result.seconds
+    # By bytes, not by answers: those of an empty queue are quick, and would make the next plan too cautious.
+    return result.bytes / result.seconds / row.size if target.fill else 0.0
 
 
 def measure_side(space: Workspace, row: Row, side: str, plan: Plan) -> Sample:
@@ -774,7 +782,7 @@ def measure_row(space: Workspace, row: Row, rounds: int, seconds: int) -> None:
     """Fills in the row's samples; what goes wrong is noted in it."""
     try:
         trials = [measure_side(space, row, side, trial_plan(row)) for side in row.sides]
-        fastest = max(trial.picture_rate for trial in trials)
+        fastest = max(trial.frame_rate for trial in trials)
         for number in range(rounds):
             # Whoever is second runs on a machine that is warmer and perhaps busier, so both are second in turn.
             order = list(row.sides) if number % 2 == 0 else list(row.sides)[::-1]
@@ -793,8 +801,10 @@ def measure_round(space: Workspace, row: Row, side: str, fastest: float, seconds
         plan = make_plan(row, fastest, seconds)
         sample = measure_limit(space, row, plan) if side == LIMIT else measure_side(space, row, side, plan)
         progress(f"{row.name}: {when}: {side}: {sample.rate:,.0f}/s {'; '.join(sample.faults)}".rstrip())
-        fastest = max(fastest, sample.picture_rate)
+        fastest = max(fastest, sample.frame_rate)
         if not sample.faults:
+            row.samples.setdefault(side, []).append(sample)
+            row.seconds = min(row.seconds or plan.seconds, plan.seconds)
             break
         what = f"{side}, {when}: {'; '.join(sample.faults)}"
         if attempt < ATTEMPTS:
@@ -802,9 +812,6 @@ def measure_round(space: Workspace, row: Row, side: str, fastest: float, seconds
             fastest *= FRAME_MARGIN if "the queue ran empty" in sample.faults else 1
         else:
             row.faults.append(what)
-    row.samples.setdefault(side, []).append(sample)
-    if side != LIMIT:
-        row.seconds = min(row.seconds or plan.seconds, plan.seconds)
     return fastest
 
 
@@ -875,21 +882,21 @@ def measure_idle(target: Target) -> list[RssLine]:
     return [*lines, RssLine(what, megabytes(used), limit, used < IDLE_LIMIT_BYTES)]
 
 
-def measure_held(target: Target) -> tuple[RssLine, int]:
+def measure_held(target: Target, start: int) -> tuple[RssLine, int]:
     """How much the frames need while they wait. Returns the bytes held too."""
     progress(f"memory use: {HELD_FRAMES:,} frames of {size_name(HELD_SIZE)}")
-    before = resident_bytes(target.process)
     began = time.monotonic()
     target.fill(HELD_FRAMES)
-    # Growth is read while all of them wait: the count is taken after it, and none may have expired by then.
-    growth = resident_bytes(target.process) - before
+    # Growth is read while all of them wait: the count is taken after it, and none may have expired by then. It is over
+    # the start, like the growth that may stay: what the closed connections left is not hidden by either.
+    growth = resident_bytes(target.process) - start
     frames = target.queued()
     if frames < HELD_FRAMES:
         took = time.monotonic() - began
         raise BenchError(f"only {frames} of {HELD_FRAMES} frames were held after {took:.1f} s")
     held = frames * HELD_SIZE
     measured = f"{growth / held:.2f} x ({megabytes(growth)} for {megabytes(held)})"
-    what = f"growth for {HELD_FRAMES:,} frames of {size_name(HELD_SIZE)}"
+    what = f"growth over the start, with {HELD_FRAMES:,} frames of {size_name(HELD_SIZE)}"
     return RssLine(what, measured, f"<= {HELD_LIMIT} x", growth <= HELD_LIMIT * held), held
 
 
@@ -914,7 +921,7 @@ def measure_rss(space: Workspace) -> list[RssLine]:
     with start_image_streamer(space, HELD_SIZE, 100_000, expire=HELD_EXPIRE_SECONDS) as target:
         start = resident_bytes(target.process)
         lines = measure_idle(target)
-        line, held = measure_held(target)
+        line, held = measure_held(target, start)
         return [*lines, line, measure_return(target, start, held)]
 
 
@@ -987,7 +994,7 @@ def rates_line(row: Row) -> list[str]:
     ours, peer, limit = (row.samples.get(side, []) for side in ("ours", row.peer_name, LIMIT))
     value = ratio(ours, peer)
     line = [row.operation, size_name(row.size), row.peer_name, verdict(row, value)]
-    line += [ratio_cell(value), ratio_cell(row.required), rate_cell(ours), rate_cell(peer), f"{row.seconds} s"]
+    line += [ratio_cell(value), ratio_cell(row.required), rate_cell(ours), rate_cell(peer), f"{row.seconds} s" if row.seconds else "-"]
     if row.store == REDIS:
         line += [rate_cell(limit), ratio_cell(ratio(limit, ours))]
     return line
@@ -1022,11 +1029,11 @@ def report_rows(report: Report, title: str, rows: list[Row]) -> None:
 def report_rss(report: Report, lines: list[RssLine], fault: str | None) -> None:
     report.heading("Memory store: resident memory of the server")
     words = {None: "", True: "ok", False: "OVER"}
+    if fault:
+        report.lines([f"INVALID: {fault}"])
+        return
     rows = [[line.what, words[line.is_met], line.measured, line.required] for line in lines]
     report.table(["", "verdict", "measured", "required"], rows, left=2)
-    if fault:
-        print()
-        report.lines([f"INVALID memory use: {fault}"])
 
 
 def first_match(pattern: str, path: str) -> str:

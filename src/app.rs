@@ -17,7 +17,7 @@ use crate::{
 
 /// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
 /// the process is gone within 10 s of SIGTERM: container engines kill it then.
-const SHUTDOWN_SECONDS: u64 = 8;
+const SHUTDOWN_SECONDS: u64 = 7;
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.

@@ -1,7 +1,11 @@
 //! `POST /imageForm/{session}`: the picture is the one file of a form.
 
 use actix_multipart::{Field, Multipart, MultipartError};
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderMap, HeaderValue},
+    web,
+};
 use futures_util::StreamExt;
 
 use super::{Collector, Incoming, PushAnswer, answer, captured, declared_length};
@@ -33,15 +37,13 @@ pub async fn push(
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let captured = captured(&request)?;
-    if !is_form(&request) {
-        return Err(Error::WrongContentType);
-    }
+    let headers = parser_headers(&request)?;
     let incoming = Incoming::new(&hub, &request, payload, hub.max_image_bytes() + FORM_OVERHEAD_BYTES)?;
     let (fault, share) = (incoming.fault(), incoming.share());
     let reason = |error: MultipartError| fault.take().unwrap_or_else(|| Error::BadMultipart(error.to_string()));
 
     let mut picture = None;
-    let mut parts = Multipart::new(request.headers(), incoming);
+    let mut parts = Multipart::new(&headers, incoming);
     while let Some(part) = parts.next().await {
         let mut part = part.map_err(reason)?;
         if !is_file(&part) {
@@ -78,10 +80,17 @@ struct PictureForm {
     image: Vec<u8>,
 }
 
-fn is_form(request: &HttpRequest) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("multipart/form-data")
+/// What the parser is told of the request. It would insist on a name for every field of a form; here names do not matter,
+/// and some clients write them in ways that it does not read, so it is told that this is any multipart body.
+fn parser_headers(request: &HttpRequest) -> Result<HeaderMap, Error> {
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return Err(Error::WrongContentType);
+    }
+    let value = HeaderValue::from_str(&format!("multipart/mixed;{parameters}")).map_err(|_| Error::WrongContentType)?;
+    Ok(HeaderMap::from_iter([(header::CONTENT_TYPE, value)]))
 }
 
 fn file_name(part: &Field) -> Option<&str> {

@@ -5,6 +5,10 @@ use std::{path::Path, time::Duration};
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::harness::{
     Backend, SOON, Server,
@@ -64,11 +68,25 @@ impl Browser {
     }
 }
 
+/// Serves a page with an empty `<img>`, once, from an origin of its own, and returns its address.
+async fn page_of_another_site() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = socket.read(&mut request).await;
+        let page = "<!doctype html><title>elsewhere</title><link rel=icon href=data:,><img crossorigin>";
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
+        let _ = socket.write_all(format!("{head}Connection: close\r\n\r\n{page}").as_bytes()).await;
+    });
+    format!("http://{address}/")
+}
+
 /// Shows the server's picture in an `<img>` of a page of another site, and returns its size and the colour in its middle.
 async fn shown(browser: &Browser, server: &Server, session: &str) -> Value {
     let url = server.url(&format!("/image/{session}"));
-    let page = "data:text/html,<title>elsewhere</title><img crossorigin>";
-    browser.client.goto(page).await.unwrap();
+    browser.client.goto(&page_of_another_site().await).await.unwrap();
     browser.run(&format!("document.querySelector('img').src = '{url}'")).await;
     until(SOON, format!("the browser shows {url}"), || async {
         let state = browser.run("let i = document.querySelector('img'); return i.complete && i.naturalWidth > 0").await;

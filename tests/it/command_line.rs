@@ -101,7 +101,6 @@ async fn the_demo_counts_on_its_session_and_prints_links_that_work() {
     let link = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
     let stats = process.line_with("/stats").await;
     let stats = stats.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
-    process.line_with("listening").await;
     let mut numbers = Vec::new();
     for _ in 0..3 {
         let frame = until(SOON, "the next number", || async {

@@ -151,7 +151,8 @@ async fn requests_that_failed_in_a_hanging_redis_are_not_done_when_it_goes_on() 
     assert_eq!((len("queue"), len("fresh")), (Some(40), Some(1)), "{stats:?}");
 }
 
-/// Under load, with Redis hanging again and again: every acknowledged frame comes out once and in order.
+/// Under load, with Redis hanging again and again: every acknowledged frame comes out once and in order. Only a frame whose
+/// push was done in the instant before Redis stopped, with its answer still to be sent, may be there unacknowledged.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_while_redis_hangs_and_goes_on_under_load() {
     let redis = RedisServer::start().await;
@@ -170,8 +171,9 @@ async fn nothing_acknowledged_is_lost_while_redis_hangs_and_goes_on_under_load()
             }
         }
     };
+    let freezes = 3 * scale();
     let chaos = async {
-        for _ in 0..3 * scale() {
+        for _ in 0..freezes {
             tokio::time::sleep(Duration::from_millis(500)).await;
             redis.freeze();
             tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -188,7 +190,12 @@ async fn nothing_acknowledged_is_lost_while_redis_hangs_and_goes_on_under_load()
         while let Some(frame) = server.take(&format!("s{index}")).await {
             taken.push(number_of(&frame));
         }
-        assert_eq!(&taken, expected, "session s{index}");
+        let (taken_set, expected_set) = (BTreeSet::from_iter(&taken), BTreeSet::from_iter(expected));
+        let lost: Vec<_> = expected_set.difference(&taken_set).collect();
+        let unasked: Vec<_> = taken_set.difference(&expected_set).collect();
+        assert!(lost.is_empty() && taken.is_sorted(), "session s{index} lost {lost:?}");
+        assert_eq!(taken.len(), taken_set.len(), "session s{index}: no frame twice");
+        assert!(unasked.len() <= freezes, "session s{index}: refused and yet there {unasked:?}");
     }
 }
 

@@ -39,8 +39,7 @@ impl Server {
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Process::start(command(arguments, variables));
         let line = process.line_with("listening on http://").await;
-        let address =
-            line.rsplit("http://").next().and_then(|address| address.trim_end_matches(['"', '}', ',']).parse().ok());
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next()?.trim().parse().ok());
         let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build().unwrap();
         Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")), client }
     }
