@@ -199,6 +199,10 @@ class BenchError(Exception):
     """Something that makes a sample impossible or worthless."""
 
 
+# What makes a row invalid and leaves the others as they are: a program that fails, hangs, or answers with nonsense.
+FAILURES = (BenchError, OSError, ValueError, http.client.HTTPException, subprocess.SubprocessError)
+
+
 def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -790,7 +794,7 @@ def measure_row(space: Workspace, row: Row, rounds: int, seconds: int) -> None:
                 order.append(LIMIT)
             for side in order:
                 fastest = measure_round(space, row, side, fastest, seconds, f"round {number + 1}/{rounds}")
-    except (BenchError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
+    except FAILURES as error:
         row.faults.append(str(error) or type(error).__name__)
         progress(f"{row.name}: INVALID: {row.faults[-1]}")
 
@@ -994,7 +998,8 @@ def rates_line(row: Row) -> list[str]:
     ours, peer, limit = (row.samples.get(side, []) for side in ("ours", row.peer_name, LIMIT))
     value = ratio(ours, peer)
     line = [row.operation, size_name(row.size), row.peer_name, verdict(row, value)]
-    line += [ratio_cell(value), ratio_cell(row.required), rate_cell(ours), rate_cell(peer), f"{row.seconds} s" if row.seconds else "-"]
+    line += [ratio_cell(value), ratio_cell(row.required), rate_cell(ours), rate_cell(peer)]
+    line.append(f"{row.seconds} s" if row.seconds else "-")
     if row.store == REDIS:
         line += [rate_cell(limit), ratio_cell(ratio(limit, ours))]
     return line
@@ -1121,7 +1126,7 @@ def run_rates(space: Workspace, report: Report, title: str, rows: list[Row], arg
 def run_rss(space: Workspace, report: Report) -> bool:
     try:
         lines, fault = measure_rss(space), None
-    except (BenchError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
+    except FAILURES as error:
         lines, fault = [], str(error) or type(error).__name__
     report_rss(report, lines, fault)
     return fault is None
