@@ -86,12 +86,24 @@ impl RedisStore {
         })
     }
 
-    /// Pops a number, then reads the frame by it.
+    /// Pops a number and reads its frame, in one round trip as a rule: the first command reads whatever frame is the
+    /// oldest, the second pops it. Redis handles what one connection sends at once without a break, so both mean the
+    /// same frame; where they do not (another taker came between, or the oldest has expired), or where the first is not
+    /// to be had (a cluster refuses it), the popped frame is read by its number.
     async fn take_once(&self, attempt: Attempt, keys: Keys<'_>) -> RedisResult<Option<Popped>> {
-        let mut call = call(&self.scripts.take, &[keys.counter(), keys.queue(), keys.frames()]);
-        call.arg(TAKEN_GRACE.as_millis() as u64).arg(attempt.latest());
-        let Some((number, left)) = attempt.command::<Option<(u64, usize)>>(&call).await? else { return Ok(None) };
-        let value = attempt.command(redis::cmd("GET").arg(keys.frame(number))).await?;
+        let mut peek = redis::cmd("SORT");
+        peek.arg(keys.queue()).arg(&["BY", "nosort", "LIMIT", "0", "1", "GET", "#", "GET"]).arg(keys.every_frame());
+        let mut pop = call(&self.scripts.take, &[keys.counter(), keys.queue(), keys.frames()]);
+        pop.arg(TAKEN_GRACE.as_millis() as u64).arg(attempt.latest());
+        let mut pipeline = redis::Pipeline::with_capacity(2);
+        pipeline.add_command(peek).add_command(pop);
+        let [peeked, popped] = attempt.pair(&mut pipeline).await?;
+        let Some((number, left)) = redis::from_redis_value::<Option<(u64, usize)>>(popped?)? else { return Ok(None) };
+        let peeked = peeked.ok().and_then(|it| redis::from_redis_value::<(u64, Option<Vec<u8>>)>(it).ok());
+        let value = match peeked {
+            Some((oldest, Some(value))) if oldest == number => Some(value),
+            _ => attempt.command(redis::cmd("GET").arg(keys.frame(number))).await?,
+        };
         Ok(Some(Popped { seq: Seq(number), left, value }))
     }
 }

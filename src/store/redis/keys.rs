@@ -31,6 +31,11 @@ impl Keys<'_> {
         self.key("}:f:")
     }
 
+    /// The pattern of every frame's key.
+    pub(super) fn every_frame(self) -> String {
+        self.key("}:f:*")
+    }
+
     /// String: one frame.
     pub(super) fn frame(self, number: u64) -> String {
         format!("{PREFIX}{}}}:f:{number}", self.0)

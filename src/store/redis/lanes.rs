@@ -17,7 +17,7 @@ use std::{
 use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
-    aio::MultiplexedConnection,
+    Value, aio::MultiplexedConnection,
 };
 
 use super::STORE_DEADLINE;
@@ -90,6 +90,13 @@ impl Attempt {
 
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         command.query_async(&mut self.link.connection.clone()).await
+    }
+
+    /// The answers to two commands, each for itself.
+    pub(super) async fn pair(&self, pipeline: &mut Pipeline) -> RedisResult<[RedisResult<Value>; 2]> {
+        let answers: Vec<RedisResult<Value>> =
+            pipeline.ignore_errors().query_async(&mut self.link.connection.clone()).await?;
+        answers.try_into().map_err(|_| (redis::ErrorKind::UnexpectedReturnType, "expected two answers").into())
     }
 
     /// All answers, or the first error among them.
