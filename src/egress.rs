@@ -19,7 +19,7 @@ use crate::hub::Hub;
 
 /// In what pieces a picture is handed to the connection, in bytes. A piece is copied once, into a buffer that stays in
 /// the processor's cache; a whole picture would make the connection allocate a buffer of its size.
-pub const WRITE_PIECE: usize = 64 * 1024;
+pub const WRITE_PIECE: usize = 124 * 1024;
 
 /// A picture may be opened as a page of its own, and then it must not be able to do anything.
 const PICTURE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; sandbox";

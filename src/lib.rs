@@ -8,10 +8,10 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`demo`], [`healthcheck`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
 //! | [`http`] | every route on one page, errors as answers |
 //! | [`ingest`], [`egress`], [`api`] | the handlers: ways in, ways out, everything else |
-//! | [`demo`], [`healthcheck`] | what the binary's other commands do |
 //! | [`hub`] | what all ways in and out share |
 //! | [`telemetry`] | logging |
 //! | [`config`] | what can be set |

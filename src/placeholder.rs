@@ -30,7 +30,7 @@ static FONT: &[u8] = include_bytes!("../fonts/Roboto-Medium.ttf");
 /// What the label may fill of the picture's width and height, and where its middle is from the top.
 const LABEL: Place = Place { width: 0.8, height: 0.4, middle: 0.5 };
 /// The same for a line below it.
-const CAPTION: Place = Place { width: 0.8, height: 0.08, middle: 0.86 };
+const CAPTION: Place = Place { width: 0.8, height: 0.08, middle: 0.9 };
 
 struct Place {
     width: f32,

@@ -33,7 +33,11 @@ end
 redis.call('RENAME', waiting, frames .. name)
 redis.call('SET', counter, name, 'PX', ttl)
 if spent then redis.call('PEXPIRE', spent, grace) end
-if dead + dropped > 0 then redis.call('LTRIM', queue, dead + dropped, -1) end
+if dead + dropped == 1 then
+  redis.call('LPOP', queue)
+elseif dead + dropped > 1 then
+  redis.call('LTRIM', queue, dead + dropped, -1)
+end
 for _, victim in ipairs(victims) do redis.call('DEL', frames .. victim) end
 redis.call('RPUSH', queue, name)
 redis.call('PEXPIRE', queue, ttl)

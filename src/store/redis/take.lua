@@ -10,16 +10,20 @@ if time[1] * 1000 + time[2] / 1000 > latest then
   return redis.error_reply('LATE the command came after its deadline')
 end
 
+-- Gives a frame the life of a taken one; false if it is dead. Only the last of the queue can be the newest of the
+-- session, which keeps a longer life so that it stays the newest.
+local function shorten(frame, number, is_last)
+  if is_last and number == redis.call('GET', counter) and redis.call('PTTL', frame) > grace then
+    return true
+  end
+  return redis.call('PEXPIRE', frame, grace) == 1
+end
+
 local length = redis.call('LLEN', queue)
 for index = 0, length - 1 do
   local number = redis.call('LINDEX', queue, index)
-  local life = redis.call('PTTL', frames .. number)
-  if life > 0 then
-    -- The newest keeps a longer life, so that it stays the newest; a shorter one would end before it could be read.
-    if life < grace or number ~= redis.call('GET', counter) then
-      redis.call('PEXPIRE', frames .. number, grace)
-    end
-    redis.call('LTRIM', queue, index + 1, -1)
+  if shorten(frames .. number, number, index == length - 1) then
+    if index == 0 then redis.call('LPOP', queue) else redis.call('LTRIM', queue, index + 1, -1) end
     return {number, length - index - 1}
   end
 end
