@@ -11,7 +11,7 @@ demo: ## the server with a camera that counts
 	cargo run --release -- demo
 
 setup: ## installs the programs that the tests need, or names them
-	@tests/setup redis-server:redis-server curl:curl ffmpeg:ffmpeg chromium:chromium chromedriver:chromium-driver
+	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg chromium:chromium chromedriver:chromium-driver
 
 test: setup ## every test
 	cargo build --workspace --locked

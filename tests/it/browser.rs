@@ -1,92 +1,21 @@
-//! A real browser: Debian's Chromium, driven through its chromedriver.
+//! Pictures in a real browser's `<img>`.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
-use fantoccini::{Client, ClientBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
 
 use crate::harness::{
     Backend, SOON, Server,
+    browser::Browser,
     picture::{PHOTO_JPEG, PHOTO_PNG},
-    process::{Process, program},
-    redis::free_port,
     until,
 };
-
-/// A browser without a window, and the driver that ends it.
-struct Browser {
-    client: Client,
-    _driver: Process,
-    _profile: tempfile::TempDir,
-}
-
-impl Browser {
-    async fn start() -> Self {
-        drop(program("chromium", "chromium"));
-        let port = free_port();
-        let mut driver = program("chromedriver", "chromium-driver");
-        driver.arg(format!("--port={port}"));
-        let driver = Process::start(driver);
-        let profile = tempfile::tempdir().unwrap();
-        let arguments = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-proxy-server",
-            "--window-size=1000,700",
-            &format!("--user-data-dir={}", profile.path().display()),
-        ];
-        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
-        let Value::Object(capabilities) = capabilities else { unreachable!() };
-        let url = format!("http://127.0.0.1:{port}");
-        let client = until(SOON * 3, "chromedriver starts a browser", || async {
-            let mut builder = ClientBuilder::new(HttpConnector::new());
-            builder.capabilities(capabilities.clone()).connect(&url).await.ok()
-        });
-        Self { client: client.await, _driver: driver, _profile: profile }
-    }
-
-    async fn run(&self, script: &str) -> Value {
-        self.client.execute(script, vec![]).await.unwrap()
-    }
-
-    /// Keeps what is seen as test output, for people.
-    async fn screenshot(&self, name: &str) {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/output");
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
-    }
-}
-
-/// Serves a page with an empty `<img>`, once, from an origin of its own, and returns its address.
-async fn page_of_another_site() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut request = [0; 4096];
-        let _ = socket.read(&mut request).await;
-        let page = "<!doctype html><title>elsewhere</title><link rel=icon href=data:,><img crossorigin>";
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
-        let _ = socket.write_all(format!("{head}Connection: close\r\n\r\n{page}").as_bytes()).await;
-    });
-    format!("http://{address}/")
-}
 
 /// Shows the server's picture in an `<img>` of a page of another site, and returns its size and the colour in its middle.
 async fn shown(browser: &Browser, server: &Server, session: &str) -> Value {
     let url = server.url(&format!("/image/{session}"));
-    browser.client.goto(&page_of_another_site().await).await.unwrap();
+    let page = browser.page_of_another_site("<img crossorigin>".into()).await;
+    browser.client.goto(&page).await.unwrap();
     browser.run(&format!("document.querySelector('img').src = '{url}'")).await;
     until(SOON, format!("the browser shows {url}"), || async {
         let state = browser.run("let i = document.querySelector('img'); return i.complete && i.naturalWidth > 0").await;

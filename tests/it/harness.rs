@@ -1,5 +1,6 @@
 //! What the tests are written in: servers, Redis, pictures, and waiting without sleeping.
 
+pub mod browser;
 pub mod picture;
 pub mod process;
 pub mod redis;

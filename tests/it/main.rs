@@ -15,6 +15,7 @@ mod openapi;
 mod outages;
 mod programs;
 mod queue;
+mod readme;
 mod replicas;
 mod sessions;
 mod shutdown;

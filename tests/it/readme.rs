@@ -1,0 +1,78 @@
+//! The README's recipes are copied and work.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use crate::harness::{Backend, SOON, Server, browser::Browser, picture::PHOTO_JPEG, process::program, until};
+
+const README: &str = include_str!("../../README.md");
+/// Where the README's server is.
+const ITS_SERVER: &str = "http://localhost:3000";
+
+/// The blocks of one language under "Recipes".
+fn recipes(language: &str) -> Vec<&'static str> {
+    let recipes = README.split("\n## Recipes\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("recipes");
+    let opening = format!("```{language}\n");
+    recipes.split(&*opening).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+/// Runs a recipe in a folder of its own in which the repository's `tests` can be seen.
+async fn run(interpreter: &[&str], recipe: &str, server: &Server) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    std::os::unix::fs::symlink(tests, directory.path().join("tests")).unwrap();
+    let recipe = recipe.replace(ITS_SERVER, &server.url(""));
+    let mut command = tokio::process::Command::from(program(interpreter[0], interpreter[0]));
+    command.args(&interpreter[1..]).arg(&recipe).current_dir(directory.path());
+    command.env("no_proxy", "*").stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("it ends").unwrap();
+    assert!(output.status.success(), "{recipe}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_shell_recipes_push_and_take() {
+    drop((program("curl", "curl"), program("ffmpeg", "ffmpeg")));
+    let server = Backend::Memory.server(&[]).await;
+    let [files, form, ffmpeg] = recipes("sh").try_into().expect("three recipes");
+    run(&["bash", "-e", "-c"], files, &server).await;
+    assert_eq!(server.stats().await, [("cat".into(), 0)], "one pushed, one taken");
+    run(&["bash", "-e", "-c"], form, &server).await;
+    assert_eq!(server.take("cat").await.as_deref(), Some(PHOTO_JPEG));
+    // The test source has no end; here it gets one.
+    assert!(ffmpeg.contains("rate=2 "));
+    run(&["bash", "-e", "-c"], &ffmpeg.replace("rate=2 ", "rate=2:duration=2 "), &server).await;
+    let picture = image::load_from_memory(&server.take("test").await.unwrap()).unwrap();
+    assert_eq!((picture.width(), picture.height()), (640, 480));
+    assert_eq!(server.stats().await, [("cat".into(), 0), ("test".into(), 3)]);
+}
+
+#[tokio::test]
+async fn the_python_recipe_prints_number_and_size() {
+    let server = Backend::Memory.server(&[]).await;
+    let [recipe] = recipes("python").try_into().expect("one recipe");
+    let printed = run(&["python3", "-c"], recipe, &server).await;
+    assert!(printed.trim().ends_with(&format!(" {} bytes", PHOTO_JPEG.len())), "{printed}");
+}
+
+#[tokio::test]
+async fn the_page_shows_each_picture_as_it_comes() {
+    let browser = Browser::start().await;
+    let server = Backend::Memory.server(&[]).await;
+    let [page] = recipes("html").try_into().expect("one recipe");
+    let site = browser.page_of_another_site(page.replace(ITS_SERVER, &server.url(""))).await;
+    browser.client.goto(&site).await.unwrap();
+    for round in 0..3 {
+        let shown = async |wanted: i64| {
+            let width = browser.run("return document.querySelector('img').naturalWidth").await;
+            (width.as_i64() == Some(wanted)).then_some(())
+        };
+        if round == 0 {
+            until(SOON, "No Data", || shown(1280)).await;
+        }
+        server.push("cat", PHOTO_JPEG).await;
+        until(SOON, "the photo", || shown(451)).await;
+        let taken = async || (server.stats().await == [("cat".into(), 0)]).then_some(());
+        until(SOON, "it was taken", taken).await;
+    }
+    browser.client.close().await.unwrap();
+}
