@@ -1,7 +1,8 @@
 # Two images from one build: `docker build --target server .` and `docker build --target tester .`
 # The classic builder is enough, BuildKit is not needed.
 
-FROM rust:1-slim-bookworm AS build
+# Not the slim one: jemalloc is built with make.
+FROM rust:1-bookworm AS build
 WORKDIR /build
 
 # The dependencies get a layer of their own, made anew only when a manifest or Cargo.lock changes: they are compiled with
