@@ -2,7 +2,8 @@
 //!
 //! `cargo bench`. It starts a `redis-server` of its own.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+#![allow(clippy::expect_used, reason = "a bench that cannot be set up stops, as a test does")]
 
 use std::{
     net::{TcpListener, TcpStream},
