@@ -46,13 +46,13 @@ pub fn scale() -> usize {
 /// Where a server keeps its frames.
 pub enum Backend {
     Memory,
-    Redis(RedisServer),
+    Redis(Box<RedisServer>),
 }
 
 impl Backend {
     /// Every backend: what holds for one must hold for the other.
     pub async fn all() -> [Self; 2] {
-        [Self::Memory, Self::Redis(RedisServer::start().await)]
+        [Self::Memory, Self::Redis(Box::new(RedisServer::start().await))]
     }
 
     /// A server on this backend, with these variables besides.

@@ -2,6 +2,13 @@
 //!
 //! What needs time or load is scaled by `PROOF`: `make proof` runs the same code, larger.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is all test code: what cannot go on fails, in helpers as in tests"
+)]
+
 mod bad_input;
 mod browser;
 mod caps;
