@@ -1,6 +1,6 @@
 //! Sessions, statistics and health.
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     hub::Hub,
     session::SessionId,
-    wire::{accept::wants_json, error_body::ErrorBody},
+    wire::{accept::WantsJson, error_body::ErrorBody},
 };
 
 /// A new session.
@@ -47,12 +47,11 @@ pub struct SessionStats {
     responses((status = 200, description = "the id, as text or as JSON where Accept asks for it",
         content((String = "text/plain"), (NewSession = "application/json")))),
 )]
-pub async fn new_session(request: HttpRequest) -> HttpResponse {
+pub async fn new_session(WantsJson(json): WantsJson) -> HttpResponse {
     let session = SessionId::random();
-    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "no-store"));
-    if accept.is_some_and(wants_json) {
+    if json {
         response.json(NewSession { session: session.to_string() })
     } else {
         response.content_type("text/plain; charset=utf-8").body(session.to_string())

@@ -1,6 +1,6 @@
 //! [`App`]: opens the store, binds the listener, owns the background tasks, and winds everything up.
 
-use std::{io, net::SocketAddr, num::NonZero, sync::Arc, thread, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use actix_web::{App as HttpApp, HttpServer, dev::Server, middleware, web};
 use anyhow::Context;
@@ -40,10 +40,10 @@ impl App {
     /// When the address cannot be bound or the No Data picture not be drawn.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         telemetry::init(&config.log);
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = config.listen.workers;
         let store: Arc<dyn FrameStore> = match &config.store.redis_url {
             // The main thread uses the store too.
-            Some(url) => Arc::new(RedisStore::new(url, config.store.limits, threads + 1).context("REDIS_URL")?),
+            Some(url) => Arc::new(RedisStore::new(url, config.store.limits, workers + 1).context("REDIS_URL")?),
             None => Arc::new(MemoryStore::new(config.store.limits, config.store.max_memory)),
         };
         let closing = CancellationToken::new();
@@ -63,7 +63,7 @@ impl App {
                 .wrap(http::cors(&cors))
                 .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
         })
-        .workers(threads)
+        .workers(workers)
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .client_request_timeout(HEAD_TIMEOUT)

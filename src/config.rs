@@ -2,7 +2,7 @@
 //!
 //! [`VARIABLES`] is the list that `--help` prints. A variable that is set to nothing counts as not set.
 
-use std::{ffi::OsString, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{ffi::OsString, fmt, net::IpAddr, num::NonZero, str::FromStr, thread, time::Duration};
 
 use actix_web::http::{Uri, header::HeaderValue};
 use bytesize::ByteSize;
@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 use crate::{frame::ImageType, placeholder, store::StoreLimits};
 
+/// The largest WORKERS: no machine that this runs on has more use for them.
+const MAX_WORKERS: usize = 256;
 /// The longest EXPIRE: 30 days, in seconds. In milliseconds it still fits into 32 bits.
 const MAX_EXPIRE_SECONDS: u64 = 30 * 24 * 3600;
 /// The largest MAX_QUEUE: what one script may walk through without holding up Redis for long.
@@ -21,6 +23,7 @@ const MAX_MAX_IMAGE_BYTES: u64 = 511 << 20;
 pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("HOST", "0.0.0.0", "address to listen on (also -i, --ip)"),
     ("PORT", "3000", "port to listen on; 0 takes a free one (also -p, --port)"),
+    ("WORKERS", "unset", "threads that serve requests, 1 to 256; unset: one less than there are cores"),
     ("REDIS_HOST", "unset", "host of the Redis that holds the frames; unset: they are held in memory"),
     ("REDIS_PORT", "6379", "its port"),
     ("REDIS_URL", "unset", "whole URL, redis:// or rediss://, with user, password, database; wins over REDIS_HOST"),
@@ -62,6 +65,8 @@ pub struct Listen {
     pub ip: IpAddr,
     /// `PORT`; 0 takes a free one.
     pub port: u16,
+    /// `WORKERS`: threads that serve requests.
+    pub workers: usize,
 }
 
 /// Where frames are held.
@@ -224,6 +229,7 @@ impl fmt::Display for Fault {
 struct Environment {
     host: Option<String>,
     port: Option<String>,
+    workers: Option<String>,
     redis_host: Option<String>,
     redis_port: Option<String>,
     redis_url: Option<String>,
@@ -336,8 +342,22 @@ impl Listen {
             text.parse().ok()
         });
         let port = faults.read("PORT", env.port.as_ref(), 3000, "a port from 0 to 65535", |text| text.parse().ok());
-        Self { ip, port }
+        let workers = faults.read(
+            "WORKERS",
+            env.workers.as_ref(),
+            default_workers(),
+            &format!("whole threads from 1 to {MAX_WORKERS}"),
+            |text| text.parse().ok().filter(|workers| (1..=MAX_WORKERS).contains(workers)),
+        );
+        Self { ip, port, workers }
     }
+}
+
+/// One core is left to what every frame needs besides this process: the kernel's network work, Redis, a proxy. Threads
+/// that compete with those for cores only make them and each other slower (`docs/BENCHMARKS.md`).
+fn default_workers() -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).clamp(1, MAX_WORKERS)
 }
 
 impl Store {
@@ -508,6 +528,7 @@ mod tests {
             let config = config(vars).unwrap();
             assert_eq!((config.listen.port, config.store.redis_url), (3000, None));
             assert_eq!(config.store.limits.ttl, Duration::from_secs(120));
+            assert!((1..=MAX_WORKERS).contains(&config.listen.workers));
             assert_eq!((config.store.max_memory, config.intake.max_image_bytes), (1 << 30, 16 << 20));
             assert_eq!((config.pictures.nodata_size.width(), config.pictures.nodata_size.height()), (1280, 720));
             assert_eq!(config.pictures.carried.content_type(ImageType::Jpeg), "image/jpeg");
@@ -525,6 +546,7 @@ mod tests {
             ("EXPIRE", "0"),
             ("MIMETYPE", "image/svg+xml"),
             ("NODATA_ASPECT_RATIO", "9/0"),
+            ("WORKERS", "0"),
             ("NODATA_HEIGHT", "8193"),
             ("MAX_IMAGE_BYTES", "0"),
             ("MAX_QUEUE", "-1"),

@@ -15,7 +15,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use crate::hub::Hub;
+use crate::{hub::Hub, wire::header::NO_DATA};
 
 /// In what pieces a picture is handed to the connection, in bytes. A piece is copied once, into a buffer that stays in
 /// the processor's cache; a whole picture would make the connection allocate a buffer of its size.
@@ -37,7 +37,7 @@ fn picture(content_type: &str) -> HttpResponseBuilder {
 /// The No Data picture.
 fn no_data(hub: &Hub) -> HttpResponseBuilder {
     let mut response = picture(hub.no_data_type());
-    response.insert_header(("x-no-data", "1"));
+    response.insert_header((NO_DATA, "1"));
     response
 }
 

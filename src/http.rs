@@ -16,10 +16,13 @@ use actix_web::{
 };
 
 pub use self::refusal::{DRAIN_TIME, hold_unread};
-use crate::{api, config, egress, ingest};
+use crate::{
+    api, config, egress, ingest,
+    wire::header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA, QUEUE_LENGTH},
+};
 
 /// Headers that pages of other sites may read, beside the few that they always may.
-const EXPOSED: [&str; 5] = ["x-frame-seq", "x-frame-timestamp", "x-queue-length", "x-no-data", "retry-after"];
+const EXPOSED: [HeaderName; 5] = [FRAME_SEQ, FRAME_TIMESTAMP, QUEUE_LENGTH, NO_DATA, header::RETRY_AFTER];
 /// How long a browser may remember the answer to a preflight, in seconds: what Chromium caps it to.
 const PREFLIGHT_SECONDS: usize = 7200;
 
@@ -55,11 +58,7 @@ fn at(path: &'static str, methods: &'static str) -> Resource {
 
 /// Which other sites' pages may read the answers: never with credentials.
 pub fn cors(allowed: &config::Cors) -> Cors {
-    let cors = Cors::default()
-        .allow_any_method()
-        .allow_any_header()
-        .expose_headers(EXPOSED.map(HeaderName::from_static))
-        .max_age(PREFLIGHT_SECONDS);
+    let cors = Cors::default().allow_any_method().allow_any_header().expose_headers(EXPOSED).max_age(PREFLIGHT_SECONDS);
     match allowed {
         config::Cors::Any => cors.allow_any_origin().send_wildcard().disable_vary_header(),
         // A request from elsewhere is answered as if it were from nowhere: without the header the page reads nothing.

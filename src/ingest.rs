@@ -23,7 +23,7 @@ use crate::{
     frame::Timestamp,
     hub::{Hub, budget::Share},
     store::Pushed,
-    wire::accept::wants_json,
+    wire::{accept::WantsJson, header::TIMESTAMP},
 };
 
 /// The longest wait for the next byte of a body.
@@ -44,9 +44,8 @@ pub struct PushAnswer {
 }
 
 /// Answers a push.
-fn answer(request: &HttpRequest, pushed: Pushed) -> HttpResponse {
-    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(wants_json) {
+fn answer(WantsJson(json): WantsJson, pushed: Pushed) -> HttpResponse {
+    if json {
         let Pushed { seq, queued, dropped } = pushed;
         HttpResponse::Ok().json(PushAnswer { seq: seq.0, queued, dropped })
     } else {
@@ -56,7 +55,7 @@ fn answer(request: &HttpRequest, pushed: Pushed) -> HttpResponse {
 
 /// The producer's `X-Timestamp`, if it sent one.
 fn captured(request: &HttpRequest) -> Result<Option<Timestamp>, Error> {
-    let Some(stamp) = request.headers().get("x-timestamp") else { return Ok(None) };
+    let Some(stamp) = request.headers().get(TIMESTAMP) else { return Ok(None) };
     stamp.to_str().map_err(|_| Error::BadTimestamp)?.parse().map(Some)
 }
 

@@ -2,3 +2,4 @@
 
 pub mod accept;
 pub mod error_body;
+pub mod header;

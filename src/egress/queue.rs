@@ -5,7 +5,15 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web};
 
 use super::{PictureBody, no_data, picture};
-use crate::{error::Error, hub::Hub, session::SessionId, wire::error_body::ErrorBody};
+use crate::{
+    error::Error,
+    hub::Hub,
+    session::SessionId,
+    wire::{
+        error_body::ErrorBody,
+        header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA, QUEUE_LENGTH},
+    },
+};
 
 /// The longest `wait`, in seconds.
 const MAX_WAIT_SECONDS: f64 = 60.0;
@@ -70,17 +78,17 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
         return Ok(if question.empty_is_204 {
             HttpResponse::NoContent()
                 .insert_header(("cache-control", "no-store"))
-                .insert_header(("x-no-data", "1"))
+                .insert_header((NO_DATA, "1"))
                 .finish()
         } else {
-            no_data(&hub).insert_header(("x-queue-length", 0)).body(PictureBody(hub.no_data().bytes.clone()))
+            no_data(&hub).insert_header((QUEUE_LENGTH, 0)).body(PictureBody(hub.no_data().bytes.clone()))
         });
     };
     let frame = taken.frame;
     Ok(picture(hub.content_type(frame.kind))
-        .insert_header(("x-frame-seq", frame.seq.0))
-        .insert_header(("x-frame-timestamp", frame.captured.to_string()))
-        .insert_header(("x-queue-length", taken.left))
+        .insert_header((FRAME_SEQ, frame.seq.0))
+        .insert_header((FRAME_TIMESTAMP, frame.captured.to_string()))
+        .insert_header((QUEUE_LENGTH, taken.left))
         .body(PictureBody(frame.bytes)))
 }
 
@@ -98,7 +106,7 @@ pub async fn peek(session: SessionId, hub: web::Data<Hub>) -> Result<HttpRespons
         None => HttpResponse::Ok(),
     };
     // No length: that of a picture which is not taken is not known.
-    Ok(response.insert_header(("x-queue-length", waiting)).body(actix_web::body::None::new()))
+    Ok(response.insert_header((QUEUE_LENGTH, waiting)).body(actix_web::body::None::new()))
 }
 
 /// Whether a browser asks ahead of the person before it (<https://wicg.github.io/nav-speculation/prefetch.html>).

@@ -1,11 +1,18 @@
 //! What handlers take out of a request, checked on the way.
 
-use std::future::{Ready, ready};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
 use percent_encoding::percent_decode_str;
 
-use crate::{error::Error, session::SessionId};
+use crate::{
+    error::Error,
+    session::SessionId,
+    wire::accept::{WantsJson, wants_json},
+};
 
 /// The `{session}` of the path.
 impl FromRequest for SessionId {
@@ -15,5 +22,16 @@ impl FromRequest for SessionId {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let text = percent_decode_str(request.match_info().query("session")).decode_utf8();
         ready(text.map_err(|_| Error::BadSession).and_then(|text| text.parse()))
+    }
+}
+
+/// By the `Accept` header.
+impl FromRequest for WantsJson {
+    type Error = Infallible;
+    type Future = Ready<Result<Self, Infallible>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        ready(Ok(Self(accept.is_some_and(wants_json))))
     }
 }

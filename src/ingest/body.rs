@@ -4,7 +4,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 
 use super::{Collector, Incoming, PushAnswer, answer, captured, declared_length};
-use crate::{error::Error, hub::Hub, session::SessionId, wire::error_body::ErrorBody};
+use crate::{
+    error::Error,
+    hub::Hub,
+    session::SessionId,
+    wire::{accept::WantsJson, error_body::ErrorBody},
+};
 
 /// Pushes one picture.
 ///
@@ -25,6 +30,7 @@ use crate::{error::Error, hub::Hub, session::SessionId, wire::error_body::ErrorB
 pub async fn push(
     session: SessionId,
     hub: web::Data<Hub>,
+    json: WantsJson,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -38,7 +44,7 @@ pub async fn push(
     }
     let pushed = hub.push(&session, picture.finish(), captured).await?;
     drop(share);
-    Ok(answer(&request, pushed))
+    Ok(answer(json, pushed))
 }
 
 /// The same as POST, for clients that PUT.
@@ -51,8 +57,9 @@ pub async fn push(
 pub async fn put(
     session: SessionId,
     hub: web::Data<Hub>,
+    json: WantsJson,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    push(session, hub, request, payload).await
+    push(session, hub, json, request, payload).await
 }

@@ -9,7 +9,12 @@ use actix_web::{
 use futures_util::StreamExt;
 
 use super::{Collector, Incoming, PushAnswer, answer, captured, declared_length};
-use crate::{error::Error, hub::Hub, session::SessionId, wire::error_body::ErrorBody};
+use crate::{
+    error::Error,
+    hub::Hub,
+    session::SessionId,
+    wire::{accept::WantsJson, error_body::ErrorBody},
+};
 
 /// What a form may hold besides its picture: boundaries, headers of the parts, and text fields, in bytes.
 const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -33,6 +38,7 @@ const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
 pub async fn push(
     session: SessionId,
     hub: web::Data<Hub>,
+    json: WantsJson,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
@@ -68,7 +74,7 @@ pub async fn push(
     }
     let pushed = hub.push(&session, picture.ok_or(Error::NoFile)?, captured).await?;
     drop(share);
-    Ok(answer(&request, pushed))
+    Ok(answer(json, pushed))
 }
 
 /// The form, for the description.

@@ -1,5 +1,9 @@
 //! What a client wants to be answered with.
 
+/// Whether the client asked for JSON. Handlers take it as an argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantsJson(pub bool);
+
 /// Whether an `Accept` header asks for JSON: it names `application/json`, or `application.json` as old clients wrote it.
 #[must_use]
 pub fn wants_json(accept: &str) -> bool {

@@ -24,10 +24,11 @@ pub struct Server {
     client: Client,
 }
 
-/// The command of the server's binary with these variables and no others.
+/// The command of the server's binary with these variables and no others but WORKERS: tests have several threads work on
+/// one store, however few cores the machine has.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_image-streamer"));
-    command.args(arguments).env_clear().envs(variables.iter().copied());
+    command.args(arguments).env_clear().env("WORKERS", "2").envs(variables.iter().copied());
     command
 }
 
