@@ -5,6 +5,10 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 
+# On ARM, kernels differ in the size of a page, and jemalloc takes the build machine's for granted: what is built for the
+# largest runs on all of them (a Raspberry Pi 5 has 16 KiB, others 4 or 64).
+RUN [ "$(uname -m)" != aarch64 ] || printf '[env]\nJEMALLOC_SYS_WITH_LG_PAGE = "16"\n' >> "$CARGO_HOME/config.toml"
+
 # The dependencies get a layer of their own, made anew only when a manifest or Cargo.lock changes: they are compiled with
 # empty sources in the place of ours. Tests and benches are not built here, and Cargo may refuse a manifest that names
 # files which are not there: their sections are cut out.

@@ -162,7 +162,7 @@ FILL_LIST_BYTES = 256 * MIB
 NGINX_CONFIG = """\
 load_module {module};
 {user}
-worker_processes auto;
+worker_processes {workers};
 daemon off;
 pid nginx.pid;
 error_log error.log;
@@ -384,9 +384,10 @@ class Request:
 class Workspace:
     """A directory for everything that is written, with the pictures and the means to send them."""
 
-    def __init__(self, directory: Path, programs: Programs):
+    def __init__(self, directory: Path, programs: Programs, peer_workers: int):
         self.directory = directory
         self.programs = programs
+        self.peer_workers = peer_workers
         self.script = directory / "wrk.lua"
         self.script.write_text(WRK_SCRIPT)
 
@@ -561,7 +562,7 @@ def start_webdis(space: Workspace, size: int, _queue: int) -> Iterator[Target]:
             "redis_port": redis.port,
             "http_host": HOST,
             "http_port": port,
-            "threads": CORES,  # As many as this server starts.
+            "threads": space.peer_workers,
             "daemonize": False,
             "verbosity": 0,
             "logfile": str(directory / "webdis.log"),
@@ -597,6 +598,7 @@ def start_nginx(space: Workspace, size: int, queue: int) -> Iterator[Target]:
             host=HOST,
             port=port,
             queue=queue,
+            workers=space.peer_workers,
             body_limit=2 * size,  # A body of the whole buffer's size still stays out of the file system.
             shared_memory=NCHAN_SHARED_MEMORY,
         )
@@ -1077,7 +1079,8 @@ def describe(programs: Programs, arguments: argparse.Namespace) -> list[str]:
         f"Load average before: {loads}",
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         f"Samples: median (minimum-maximum) of {arguments.rounds} of {arguments.seconds} s each, or as short as the "
-        f"table says; wrk with 1 thread and {CONNECTIONS} connections",
+        f"table says; wrk with 1 thread and {CONNECTIONS} connections; "
+        f"peers with {arguments.peer_workers} workers, this server with as many as it chooses",
     ]
 
 
@@ -1102,6 +1105,12 @@ def parse_arguments() -> argparse.Namespace:
         help="sizes of pictures, with commas between [%(default)s]",
     )
     parser.add_argument("--only", choices=[REDIS, MEMORY], help="measure rates only on this store, and no memory use")
+    parser.add_argument(
+        "--peer-workers",
+        type=at_least_one,
+        default=CORES,
+        help="threads of webdis and workers of nginx; one a core is what nginx calls auto [%(default)s]",
+    )
     parser.add_argument("--rss", action="store_true", help="measure memory use, and rates only where --only says so")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     parser.add_argument(
@@ -1149,7 +1158,7 @@ def main() -> int:
     valid = True
     try:
         with tempfile.TemporaryDirectory(prefix="peers-") as directory:
-            space = Workspace(Path(directory), programs)
+            space = Workspace(Path(directory), programs, arguments.peer_workers)
             report.lines(describe(programs, arguments))
             if REDIS in sections:
                 valid &= run_rates(space, report, "On Redis", redis_rows(arguments.sizes), arguments)
