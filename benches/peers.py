@@ -384,9 +384,10 @@ class Request:
 class Workspace:
     """A directory for everything that is written, with the pictures and the means to send them."""
 
-    def __init__(self, directory: Path, programs: Programs, peer_workers: int):
+    def __init__(self, directory: Path, programs: Programs, workers: int | None, peer_workers: int):
         self.directory = directory
         self.programs = programs
+        self.workers = workers
         self.peer_workers = peer_workers
         self.script = directory / "wrk.lua"
         self.script.write_text(WRK_SCRIPT)
@@ -525,6 +526,8 @@ def start_image_streamer(
         "MAX_QUEUE": str(queue),
         "MAX_MEMORY": "9GiB",
     }
+    if space.workers:
+        environment["WORKERS"] = str(space.workers)
     if redis:
         environment["REDIS_URL"] = f"redis://{HOST}:{redis.port}/"
     with space.subdirectory() as directory:
@@ -1080,7 +1083,7 @@ def describe(programs: Programs, arguments: argparse.Namespace) -> list[str]:
         f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         f"Samples: median (minimum-maximum) of {arguments.rounds} of {arguments.seconds} s each, or as short as the "
         f"table says; wrk with 1 thread and {CONNECTIONS} connections; "
-        f"peers with {arguments.peer_workers} workers, this server with as many as it chooses",
+        f"peers with {arguments.peer_workers} workers, this server with {arguments.workers or 'as many as it chooses'}",
     ]
 
 
@@ -1105,6 +1108,7 @@ def parse_arguments() -> argparse.Namespace:
         help="sizes of pictures, with commas between [%(default)s]",
     )
     parser.add_argument("--only", choices=[REDIS, MEMORY], help="measure rates only on this store, and no memory use")
+    parser.add_argument("--workers", type=at_least_one, help="WORKERS of this server [as many as it chooses]")
     parser.add_argument(
         "--peer-workers",
         type=at_least_one,
@@ -1158,7 +1162,7 @@ def main() -> int:
     valid = True
     try:
         with tempfile.TemporaryDirectory(prefix="peers-") as directory:
-            space = Workspace(Path(directory), programs, arguments.peer_workers)
+            space = Workspace(Path(directory), programs, arguments.workers, arguments.peer_workers)
             report.lines(describe(programs, arguments))
             if REDIS in sections:
                 valid &= run_rates(space, report, "On Redis", redis_rows(arguments.sizes), arguments)
