@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderMap},
+    web,
+};
 
 use super::{PictureBody, no_data, picture};
 use crate::{
@@ -77,7 +81,7 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
     let Some(taken) = hub.take(&session, question.wait).await? else {
         return Ok(if question.empty_is_204 {
             HttpResponse::NoContent()
-                .insert_header(("cache-control", "no-store"))
+                .insert_header((header::CACHE_CONTROL, "no-store"))
                 .insert_header((NO_DATA, "1"))
                 .finish()
         } else {

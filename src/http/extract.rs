@@ -8,11 +8,7 @@ use std::{
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
 use percent_encoding::percent_decode_str;
 
-use crate::{
-    error::Error,
-    session::SessionId,
-    wire::accept::{WantsJson, wants_json},
-};
+use crate::{error::Error, session::SessionId, wire::accept::WantsJson};
 
 /// The `{session}` of the path.
 impl FromRequest for SessionId {
@@ -32,6 +28,6 @@ impl FromRequest for WantsJson {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        ready(Ok(Self(accept.is_some_and(wants_json))))
+        ready(Ok(accept.map_or(Self(false), Self::read)))
     }
 }

@@ -13,10 +13,11 @@ end
 local left = redis.call('LLEN', queue)
 while left > 0 do
   left = left - 1
+  -- Only the last of the queue can be the newest of the session, which keeps a longer life so that it stays the newest.
+  local newest = left == 0 and redis.call('GET', counter)
   local number = redis.call('LPOP', queue)
   local frame = frames .. number
-  -- Only the last of the queue can be the newest of the session, which keeps a longer life so that it stays the newest.
-  local stays = left == 0 and number == redis.call('GET', counter) and redis.call('PTTL', frame) > tonumber(grace)
+  local stays = number == newest and redis.call('PTTL', frame) > tonumber(grace)
   if stays or redis.call('PEXPIRE', frame, grace) == 1 then return {number, left} end
 end
 return false
