@@ -1,13 +1,23 @@
 //! [`App`]: opens the store, binds the listener, owns the background tasks, and winds everything up.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
-use actix_web::{App as HttpApp, HttpServer, dev::Server, middleware, web};
+use actix_http::{HttpService, error::DispatchError};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::{App as HttpApp, dev::AppConfig, middleware, web};
 use anyhow::Context;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{self, Config},
+    egress::outlet::Connection,
     http,
     hub::{Hub, NoData},
     placeholder,
@@ -22,8 +32,10 @@ const SHUTDOWN_SECONDS: u64 = 7;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Bytes of an answer that are put together before they are written: a picture's piece and its head.
-const WRITE_BUFFER_BYTES: usize = crate::egress::WRITE_PIECE;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Bytes of an answer that are put together before they are written: heads and texts. Pictures go past it.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
 /// A server that is bound and not yet running.
 pub struct App {
@@ -54,29 +66,16 @@ impl App {
         let hub = Hub::new(store, pictures.carried, no_data, config.intake, closing.clone());
         let hub = web::Data::new(hub);
 
-        let (app_hub, cors) = (hub.clone(), config.cors.clone());
-        let server = HttpServer::new(move || {
-            HttpApp::new()
-                .app_data(app_hub.clone())
-                .configure(http::routes)
-                .wrap(middleware::from_fn(http::hold_unread))
-                .wrap(http::cors(&cors))
-                .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
-        })
-        .workers(workers)
-        .disable_signals()
-        .shutdown_timeout(SHUTDOWN_SECONDS)
-        .client_request_timeout(HEAD_TIMEOUT)
-        .client_disconnect_timeout(http::DRAIN_TIME)
-        .keep_alive(KEEP_ALIVE)
-        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
-        // A client that has closed its side is gone: what waits on its behalf must not take a frame for it.
-        .h1_allow_half_closed(false)
-        .tcp_nodelay(true);
-        let asked = (config.listen.ip, config.listen.port);
-        let server = server.bind(asked).with_context(|| format!("cannot listen on {} port {}", asked.0, asked.1))?;
-        let address = server.addrs().first().copied().ok_or_else(|| io::Error::other("no address was bound"))?;
-        Ok(Self { server: server.run(), address, hub, closing })
+        let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;
+        let address = listener.local_addr()?;
+        let (app_hub, app_cors, app_closing) = (hub.clone(), config.cors.clone(), closing.clone());
+        let server = Server::build()
+            .workers(workers)
+            .disable_signals()
+            .shutdown_timeout(SHUTDOWN_SECONDS)
+            .listen("http", listener, move || http_over_tcp(app_hub.clone(), &app_cors, app_closing.clone()))?
+            .run();
+        Ok(Self { server, address, hub, closing })
     }
 
     /// The address that was bound; its port is the real one where 0 was asked for.
@@ -108,4 +107,51 @@ impl App {
         let (served, ()) = tokio::join!(self.server, until_shutdown);
         served
     }
+}
+
+/// Binds a listener.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A server that starts again right away gets its port, although old connections still linger on it.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bind().with_context(|| format!("cannot listen on {} port {}", address.ip(), address.port()))
+}
+
+/// What a worker does with each connection: HTTP/1 with every route, over a [`Connection`], so that pictures go past the
+/// HTTP layer's buffer.
+fn http_over_tcp(
+    hub: web::Data<Hub>,
+    cors: &config::Cors,
+    closing: CancellationToken,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
+    let app = HttpApp::new()
+        .app_data(hub)
+        .configure(http::routes)
+        .wrap(middleware::from_fn(http::hold_unread))
+        .wrap(http::cors(cors))
+        .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
+    let app = app.into_factory().map_err(|error| error.error_response());
+    let http = HttpService::build()
+        .graceful_shutdown_signal(move || closing.clone().cancelled_owned())
+        .client_request_timeout(HEAD_TIMEOUT)
+        .client_disconnect_timeout(http::DRAIN_TIME)
+        .keep_alive(KEEP_ALIVE)
+        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
+        // A client that has closed its side is gone: what waits on its behalf must not take a frame for it.
+        .h1_allow_half_closed(false)
+        .on_connect_ext(|connection: &Connection<TcpStream>, data| {
+            data.insert(connection.outlet());
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    fn_service(|stream: TcpStream| async {
+        // Both fail only where the client has already gone.
+        stream.set_nodelay(true).ok();
+        let peer = stream.peer_addr().ok();
+        Ok((Connection::new(stream), peer))
+    })
+    .and_then(http)
 }

@@ -1,5 +1,6 @@
 //! The ways out, one per file, and what they share: how a picture is answered.
 
+pub mod outlet;
 pub mod queue;
 
 use std::{
@@ -9,17 +10,14 @@ use std::{
 };
 
 use actix_web::{
-    HttpResponse, HttpResponseBuilder,
+    HttpRequest, HttpResponse, HttpResponseBuilder,
     body::{BodySize, MessageBody},
     http::header,
 };
 use bytes::Bytes;
 
+use self::outlet::Outlet;
 use crate::{hub::Hub, wire::header::NO_DATA};
-
-/// In what pieces a picture is handed to the connection, in bytes. A piece is copied once, into a buffer that stays in
-/// the processor's cache; a whole picture would make the connection allocate a buffer of its size.
-pub const WRITE_PIECE: usize = 124 * 1024;
 
 /// A picture may be opened as a page of its own, and then it must not be able to do anything.
 const PICTURE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; sandbox";
@@ -41,21 +39,34 @@ fn no_data(hub: &Hub) -> HttpResponseBuilder {
     response
 }
 
-/// The bytes of a picture as a body, in pieces of [`WRITE_PIECE`].
-struct PictureBody(Bytes);
+/// A picture's bytes as the body of an answer. It must not be used where HEAD could be asked for.
+fn with_bytes(request: &HttpRequest, mut response: HttpResponseBuilder, picture: Bytes) -> HttpResponse {
+    match request.conn_data::<Outlet>() {
+        // The HTTP layer counts what goes through its own hands, so it is told the length and not to count.
+        Some(outlet) => response
+            .no_chunking(picture.len() as u64)
+            .body(PictureBody { outlet: outlet.clone(), picture: Some(picture) }),
+        None => response.body(picture),
+    }
+}
+
+/// The body of an answer that is one picture: nothing for the HTTP layer, everything for the [`Outlet`].
+struct PictureBody {
+    outlet: Outlet,
+    picture: Option<Bytes>,
+}
 
 impl MessageBody for PictureBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        BodySize::Sized(self.0.len() as u64)
+        BodySize::Stream
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        if self.0.is_empty() {
-            return Poll::Ready(None);
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if let Some(picture) = self.picture.take() {
+            self.outlet.send([picture, Bytes::new(), Bytes::new()]);
         }
-        let piece = self.0.len().min(WRITE_PIECE);
-        Poll::Ready(Some(Ok(self.0.split_to(piece))))
+        self.outlet.poll_sent(context).map(|()| None)
     }
 }

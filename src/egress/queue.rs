@@ -8,7 +8,7 @@ use actix_web::{
     web,
 };
 
-use super::{PictureBody, no_data, picture};
+use super::{no_data, picture, with_bytes};
 use crate::{
     error::Error,
     hub::Hub,
@@ -79,21 +79,22 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
         return Err(Error::Prefetch);
     }
     let Some(taken) = hub.take(&session, question.wait).await? else {
-        return Ok(if question.empty_is_204 {
-            HttpResponse::NoContent()
-                .insert_header((header::CACHE_CONTROL, "no-store"))
-                .insert_header((NO_DATA, "1"))
-                .finish()
-        } else {
-            no_data(&hub).insert_header((QUEUE_LENGTH, 0)).body(PictureBody(hub.no_data().bytes.clone()))
-        });
+        if question.empty_is_204 {
+            let mut response = HttpResponse::NoContent();
+            response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((NO_DATA, "1"));
+            return Ok(response.insert_header((QUEUE_LENGTH, 0)).finish());
+        }
+        let mut response = no_data(&hub);
+        response.insert_header((QUEUE_LENGTH, 0));
+        return Ok(with_bytes(&request, response, hub.no_data().bytes.clone()));
     };
     let frame = taken.frame;
-    Ok(picture(hub.content_type(frame.kind))
+    let mut response = picture(hub.content_type(frame.kind));
+    response
         .insert_header((FRAME_SEQ, frame.seq.0))
         .insert_header((FRAME_TIMESTAMP, frame.captured.to_string()))
-        .insert_header((QUEUE_LENGTH, taken.left))
-        .body(PictureBody(frame.bytes)))
+        .insert_header((QUEUE_LENGTH, taken.left));
+    Ok(with_bytes(&request, response, frame.bytes))
 }
 
 /// Tells how many frames wait, and takes none.

@@ -22,6 +22,7 @@ mod openapi;
 mod outages;
 mod programs;
 mod queue;
+mod readers;
 mod readme;
 mod replicas;
 mod sessions;
