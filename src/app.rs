@@ -8,16 +8,18 @@ use std::{
 };
 
 use actix_http::{HttpService, error::DispatchError};
-use actix_server::Server;
+use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App as HttpApp, dev::AppConfig, middleware, web};
 use anyhow::Context;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Config},
-    egress::outlet::Connection,
+    connection::Connection,
     http,
     hub::{Hub, NoData},
     placeholder,
@@ -32,6 +34,10 @@ const SHUTDOWN_SECONDS: u64 = 7;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of what is sent to it, the kernel's buffers being full, before its connection is
+/// reset. A phone that changes networks is back by then; one that is gone for good holds no frame any longer.
+/// (`TCP_USER_TIMEOUT` of tcp(7), so on Linux only.)
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Bytes of an answer that are put together before they are written: heads and texts. Pictures go past it.
@@ -68,13 +74,10 @@ impl App {
 
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;
         let address = listener.local_addr()?;
-        let (app_hub, app_cors, app_closing) = (hub.clone(), config.cors.clone(), closing.clone());
-        let server = Server::build()
-            .workers(workers)
-            .disable_signals()
-            .shutdown_timeout(SHUTDOWN_SECONDS)
-            .listen("http", listener, move || http_over_tcp(app_hub.clone(), &app_cors, app_closing.clone()))?
-            .run();
+        let builder = Server::build().workers(workers).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+        let (app_hub, cors, stopping) = (hub.clone(), config.cors.clone(), builder.graceful_shutdown_signal());
+        let server =
+            builder.listen("http", listener, move || http_over_tcp(app_hub.clone(), &cors, stopping.clone()))?.run();
         Ok(Self { server, address, hub, closing })
     }
 
@@ -115,6 +118,9 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A server that starts again right away gets its port, although old connections still linger on it.
         socket.set_reuseaddr(true)?;
+        // What is accepted inherits it.
+        #[cfg(target_os = "linux")]
+        SockRef::from(&socket).set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };
@@ -126,17 +132,20 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn http_over_tcp(
     hub: web::Data<Hub>,
     cors: &config::Cors,
-    closing: CancellationToken,
+    stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
     let app = HttpApp::new()
         .app_data(hub)
         .configure(http::routes)
-        .wrap(middleware::from_fn(http::hold_unread))
+        .wrap(middleware::from_fn(http::bound_unread))
         .wrap(http::cors(cors))
         .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
     let app = app.into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()
-        .graceful_shutdown_signal(move || closing.clone().cancelled_owned())
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(http::DRAIN_TIME)
         .keep_alive(KEEP_ALIVE)
@@ -145,6 +154,7 @@ fn http_over_tcp(
         .h1_allow_half_closed(false)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
             data.insert(connection.outlet());
+            data.insert(connection.inlet());
         })
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(|stream: TcpStream| async {

@@ -1,6 +1,5 @@
 //! The ways out, one per file, and what they share: how a picture is answered.
 
-pub mod outlet;
 pub mod queue;
 
 use std::{
@@ -16,17 +15,22 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use self::outlet::Outlet;
-use crate::{hub::Hub, wire::header::NO_DATA};
+use crate::{connection::Outlet, hub::Hub, wire::header::NO_DATA};
 
 /// A picture may be opened as a page of its own, and then it must not be able to do anything.
 const PICTURE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; sandbox";
 
 /// The beginning of every answer that is a picture.
 fn picture(content_type: &str) -> HttpResponseBuilder {
+    let mut response = picture_of_any_type();
+    response.insert_header((header::CONTENT_TYPE, content_type));
+    response
+}
+
+/// The same where the type is not known.
+fn picture_of_any_type() -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
-        .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::CONTENT_SECURITY_POLICY, PICTURE_POLICY));
     response

@@ -15,7 +15,7 @@ use actix_web::{
     web::{self, ServiceConfig, delete, get, head, post, put},
 };
 
-pub use self::refusal::{DRAIN_TIME, hold_unread};
+pub use self::refusal::{DRAIN_TIME, bound_unread};
 use crate::{
     api, config, egress, ingest,
     wire::header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA, QUEUE_LENGTH},

@@ -16,11 +16,13 @@
 //! | [`telemetry`] | logging |
 //! | [`config`] | what can be set |
 //! | [`store`] | where frames wait: the contract, in memory, on Redis |
+//! | [`connection`] | a client's connection below the HTTP layer |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
 pub mod api;
 pub mod app;
 pub mod config;
+pub mod connection;
 pub mod demo;
 pub mod egress;
 pub mod error;

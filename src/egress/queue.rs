@@ -8,7 +8,7 @@ use actix_web::{
     web,
 };
 
-use super::{no_data, picture, with_bytes};
+use super::{no_data, picture, picture_of_any_type, with_bytes};
 use crate::{
     error::Error,
     hub::Hub,
@@ -108,7 +108,7 @@ pub async fn peek(session: SessionId, hub: web::Data<Hub>) -> Result<HttpRespons
     let mut response = match hub.common_type() {
         _ if waiting == 0 => no_data(&hub),
         Some(content_type) => picture(content_type),
-        None => HttpResponse::Ok(),
+        None => picture_of_any_type(),
     };
     // No length: that of a picture which is not taken is not known.
     Ok(response.insert_header((QUEUE_LENGTH, waiting)).body(actix_web::body::None::new()))

@@ -1,8 +1,9 @@
 //! Refusing a request whose body has not been read.
 //!
 //! A client that is still sending does not read; if the connection were closed at once, it would see a reset and not the
-//! answer. The HTTP layer therefore answers first, goes on reading for [`DRAIN_TIME`] and then closes. For a chunked body
-//! that nobody holds on to, though, it would read on until the client ends it, which a client need not do.
+//! answer. The HTTP layer therefore answers first, goes on reading for [`DRAIN_TIME`] and then closes; the connection ends
+//! it sooner, after [`DRAIN_BYTES`]. For a chunked body that nobody holds on to, though, the HTTP layer would read on until
+//! the client ends it, which a client need not do.
 
 use std::{
     cell::RefCell,
@@ -22,14 +23,33 @@ use actix_web::{
 };
 use futures_util::{StreamExt, stream};
 
+use crate::connection::Inlet;
+
 /// How long the rest of a refused body is read before the connection is closed.
 pub const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How many bytes of it are read.
+const DRAIN_BYTES: usize = 4 << 20;
 
-/// Holds on to a chunked body until its answer has been sent, so that the connection is then closed in time.
+/// Bounds what is read of a request that is refused.
 ///
 /// # Errors
 /// The service's own.
-pub async fn hold_unread<B: MessageBody + 'static>(
+pub async fn bound_unread<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let inlet = request.conn_data::<Inlet>().cloned();
+    // The request before on this connection may have been refused.
+    inlet.iter().for_each(Inlet::read_freely);
+    let response = hold_unread(request, next).await?;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        inlet.iter().for_each(|inlet| inlet.read_at_most(DRAIN_BYTES));
+    }
+    Ok(response)
+}
+
+/// Holds on to a chunked body until its answer has been sent, so that the connection is then closed in time.
+async fn hold_unread<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {

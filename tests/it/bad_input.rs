@@ -197,6 +197,14 @@ async fn a_refusal_before_the_body_was_read_is_seen_and_then_the_connection_is_c
             assert!(start.elapsed() < Duration::from_secs(5), "closed after {:?}", start.elapsed());
         }
     }
+    // One that sends as fast as it can is not read for the whole of that time.
+    let mut socket = server.connect().await;
+    socket.write_all(b"POST /image/a*b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n").await.unwrap();
+    let (mut sent, piece) = (0, vec![7; 64 * 1024]);
+    while let Ok(bytes) = socket.write(&piece).await {
+        sent += bytes;
+    }
+    assert!(sent < 64 << 20, "{sent} bytes: 4 MiB are read, and the sockets hold some");
     // A client that sends all of a body before it reads sees the answer too.
     for size in [10_000, 1 << 20, 4 << 20] {
         server.post("/image/a", numbered(1, size)).await.is_refused(413, "too_large");

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 9] = [
+const ORDER: [&[&str]; 10] = [
     &["main"],
     &["demo", "healthcheck"],
     &["app"],
@@ -17,6 +17,7 @@ const ORDER: [&[&str]; 9] = [
     &["telemetry"],
     &["config"],
     &["store"],
+    &["connection"],
 ];
 /// What everything may use. These use only each other, in this order.
 const WORDS: [&str; 5] = ["session", "frame", "error", "placeholder", "wire"];

@@ -1,29 +1,23 @@
-//! How a frame gets from where it is held to the socket without being copied on the way.
+//! A client's connection, as the HTTP layer sees it: a byte stream with two handles for those above that layer.
 //!
-//! The HTTP layer copies every body into a buffer of its connection. For pictures that copy would be the dearest part of
-//! an answer, and for a viewer that reads slowly the buffer would hold frames that are old by the time they are sent. So
-//! the stream below the HTTP layer, [`Connection`], has a second entrance, its [`Outlet`]: a body hands its pieces there
-//! and stays pending until the socket has taken them. What the HTTP layer itself has written before, the head, goes first
-//! and in the same system call. A client that takes nothing for [`SEND_TIMEOUT`] is given up.
+//! **The [`Outlet`]** is how a frame gets from where it is held to the socket without being copied on the way. The HTTP
+//! layer copies every body into a buffer of its connection. For pictures that copy would be the dearest part of an answer,
+//! and for a viewer that reads slowly the buffer would hold frames that are old by the time they are sent. So the stream
+//! has a second entrance: a body hands its pieces there and stays pending until the socket has taken them. What the HTTP
+//! layer itself has written before, the head, goes first and in the same system call.
+//!
+//! **The [`Inlet`]** bounds how much more is read from a client whose request has been refused.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
-};
-
-/// How long a client may take nothing of what is there for it. A phone that changes networks is back by then; one that
-/// is gone for good holds no frame any longer.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The most pieces that one answer, or one part of a stream, is made of: a head, a picture, what comes after it.
 const MAX_PIECES: usize = 3;
@@ -87,72 +81,65 @@ impl Waiting {
     }
 }
 
-/// A client's connection: a byte stream with an [`Outlet`].
+/// How much may still be read from one connection.
+#[derive(Clone)]
+pub struct Inlet(Rc<Cell<usize>>);
+
+impl Inlet {
+    /// As much as comes: a request is being served.
+    pub fn read_freely(&self) {
+        self.0.set(usize::MAX);
+    }
+
+    /// About so many bytes more; after them the client counts as having ended.
+    pub fn read_at_most(&self, bytes: usize) {
+        self.0.set(bytes);
+    }
+}
+
+/// A client's connection: a byte stream with an [`Outlet`] and an [`Inlet`].
 pub struct Connection<T> {
     io: T,
     outlet: Outlet,
-    /// When the socket last took something.
-    taken: Instant,
-    /// Wakes up to see whether that was too long ago. Made when the socket is full for the first time.
-    alarm: Option<Pin<Box<Sleep>>>,
+    inlet: Inlet,
 }
 
 impl<T> Connection<T> {
     /// Wraps a byte stream.
     pub fn new(io: T) -> Self {
-        Self { io, outlet: Outlet::default(), taken: Instant::now(), alarm: None }
+        Self { io, outlet: Outlet::default(), inlet: Inlet(Rc::new(Cell::new(usize::MAX))) }
     }
 
-    /// The entrance for bodies.
+    /// The handle for bodies of answers.
     pub fn outlet(&self) -> Outlet {
         self.outlet.clone()
+    }
+
+    /// The handle for who refuses requests.
+    pub fn inlet(&self) -> Inlet {
+        self.inlet.clone()
     }
 }
 
 impl<T: AsyncWrite + Unpin> Connection<T> {
     /// Writes the HTTP layer's bytes, if any, and the pieces that wait, at once. Tells how many of both were taken.
     fn poll_send(&mut self, first: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let waiting = self.outlet.0.borrow();
+        let [a, b, c] = &waiting.pieces;
         let io = Pin::new(&mut self.io);
-        let written = {
-            let waiting = self.outlet.0.borrow();
-            let [a, b, c] = &waiting.pieces;
-            match waiting.left {
-                0 => io.poll_write(cx, first),
-                _ => io.poll_write_vectored(cx, &[first, a, b, c].map(IoSlice::new)),
-            }
-        };
-        match written {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(_) => {
-                self.taken = Instant::now();
-                written
-            }
-            Poll::Pending => {
-                ready!(self.poll_given_up(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
-    }
-
-    /// Ready when a full socket has taken nothing for [`SEND_TIMEOUT`]. The alarm is not set anew with every write, only
-    /// when it rings: most rings find that something was taken since.
-    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(self.taken + SEND_TIMEOUT)));
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            let deadline = self.taken + SEND_TIMEOUT;
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(deadline);
+        match waiting.left {
+            0 => io.poll_write(cx, first),
+            _ => io.poll_write_vectored(cx, &[first, a, b, c].map(IoSlice::new)),
         }
     }
 
     /// Ready once no piece waits any more.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outlet.0.borrow().left > 0 {
-            let taken = ready!(self.poll_send(&[], cx))?;
-            self.outlet.0.borrow_mut().sent(taken);
+            match ready!(self.poll_send(&[], cx))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                taken => self.outlet.0.borrow_mut().sent(taken),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -185,7 +172,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let allowed = this.inlet.0.get();
+        if allowed == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        if allowed < usize::MAX {
+            this.inlet.0.set(allowed.saturating_sub(buffer.filled().len() - before));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
