@@ -11,7 +11,10 @@ mod notices;
 mod value;
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,7 +43,7 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the [module](self).
 pub struct RedisStore {
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     notifier: Notifier,
     index: Index,
     scripts: Scripts,
@@ -75,7 +78,7 @@ impl RedisStore {
         ];
         let [push, take, count, remove, index] = texts.map(Script::new);
         Ok(Self {
-            lanes: Lanes::new(info.clone(), threads, texts.to_vec())?,
+            lanes: Arc::new(Lanes::new(info.clone(), threads, texts.to_vec())?),
             notifier: Notifier::new(info)?,
             index: Index::new(index, limits),
             scripts: Scripts { push, take, count, remove },
@@ -93,7 +96,7 @@ impl RedisStore {
     async fn take_once(&self, attempt: Attempt, keys: Keys<'_>) -> RedisResult<Option<Popped>> {
         let mut peek = redis::cmd("SORT");
         peek.arg(keys.queue()).arg(&["BY", "nosort", "LIMIT", "0", "1", "GET", "#", "GET"]).arg(keys.every_frame());
-        let mut pop = call(&self.scripts.take, &[keys.counter(), keys.queue(), keys.frames()]);
+        let mut pop = evalsha(&self.scripts.take, &[keys.counter(), keys.queue(), keys.frames()]);
         pop.arg(TAKEN_GRACE.as_millis() as u64).arg(attempt.latest());
         let mut pipeline = redis::Pipeline::with_capacity(2);
         pipeline.add_command(peek).add_command(pop);
@@ -122,7 +125,7 @@ pub(crate) fn connection_info(url: &str) -> RedisResult<ConnectionInfo> {
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
-fn call(script: &Script, keys: &[String]) -> Cmd {
+fn evalsha(script: &Script, keys: &[String]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(script.get_hash()).arg(keys.len()).arg(keys);
     command
@@ -131,20 +134,20 @@ fn call(script: &Script, keys: &[String]) -> Cmd {
 #[async_trait]
 impl FrameStore for RedisStore {
     async fn push(&self, session: &SessionId, frame: NewFrame) -> Result<Pushed, Error> {
-        self.index.announce(&self.lanes, session).await?;
+        let call = self.lanes.call();
+        self.index.announce(&call, session).await?;
         let keys = Keys(session);
         let value = FrameValue::new(&frame, self.ttl_ms);
         let number = self.pushes.fetch_add(1, Ordering::Relaxed);
         let waiting = keys.waiting(&format!("{}-{number}", self.name.simple()));
         let script_keys = [keys.counter(), keys.queue(), waiting, keys.frames(), keys.channel()];
         let (value, script_keys, size) = (&value, &script_keys, frame.bytes.len());
-        let (seq, queued, dropped, begins) = self
-            .lanes
+        let (seq, queued, dropped, begins) = call
             .run(|attempt| async move {
                 // Room for the frame and the words around it, so that the frame is copied into it once.
                 let mut set = Cmd::with_capacity(5, size + 256);
                 set.arg("SET").arg(&script_keys[2]).arg(value).arg("PX").arg(self.ttl_ms);
-                let mut number = call(&self.scripts.push, script_keys);
+                let mut number = evalsha(&self.scripts.push, script_keys);
                 number
                     .arg(self.ttl_ms)
                     .arg(self.limits.max_queue)
@@ -158,15 +161,19 @@ impl FrameStore for RedisStore {
             })
             .await?;
         if begins {
-            // The session may have been removed since it was announced, by this or another replica.
-            self.index.write(&self.lanes, session).await?;
+            // The session may have been removed since it was announced, by this or another replica. The frame is there
+            // in any case: where this fails, the next push does it.
+            if self.index.write(&call, session).await.is_err() {
+                self.index.distrust(session);
+            }
         }
         Ok(Pushed { seq: Seq(seq), queued, dropped })
     }
 
     async fn take(&self, session: &SessionId) -> Result<Option<Taken>, Error> {
+        let call = self.lanes.call();
         loop {
-            let Some(popped) = self.lanes.run(|attempt| self.take_once(attempt, Keys(session))).await? else {
+            let Some(popped) = call.run(|attempt| self.take_once(attempt, Keys(session))).await? else {
                 return Ok(None);
             };
             // A frame that Redis has evicted, or that this version cannot read, is passed over: the queue got shorter.
@@ -178,23 +185,26 @@ impl FrameStore for RedisStore {
 
     async fn queued(&self, session: &SessionId) -> Result<usize, Error> {
         let keys = Keys(session);
-        let count = &call(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]);
+        let count = &evalsha(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]);
         let (_, queued) =
-            self.lanes.run(|attempt| async move { attempt.command::<(bool, usize)>(count).await }).await?;
+            self.lanes.call().run(|attempt| async move { attempt.command::<(bool, usize)>(count).await }).await?;
         Ok(queued)
     }
 
     async fn stats(&self) -> Result<Vec<SessionStats>, Error> {
-        let mut sessions = self.index.candidates(&self.lanes).await?;
+        let mut sessions = self.index.candidates(&self.lanes.call()).await?;
         sessions.sort_unstable();
         let mut stats = Vec::with_capacity(sessions.len());
         for batch in sessions.chunks(BATCH) {
+            // Each batch has a deadline of its own: there may be very many.
             let counts = self
                 .lanes
+                .call()
                 .run(|attempt| {
                     let mut pipeline = redis::pipe();
                     for keys in batch.iter().map(Keys) {
-                        pipeline.add_command(call(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]));
+                        pipeline
+                            .add_command(evalsha(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]));
                     }
                     async move { attempt.pipeline::<(bool, usize)>(&mut pipeline).await }
                 })
@@ -207,13 +217,14 @@ impl FrameStore for RedisStore {
 
     async fn remove(&self, session: &SessionId) -> Result<(), Error> {
         let keys = Keys(session);
-        let remove = &call(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames()]);
-        self.lanes.run(|attempt| async move { attempt.command::<()>(remove).await }).await?;
-        self.index.forget(&self.lanes, session).await
+        let remove = &evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames()]);
+        let call = self.lanes.call();
+        call.run(|attempt| async move { attempt.command::<()>(remove).await }).await?;
+        self.index.forget(&call, session).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.lanes.run(|attempt| async move { attempt.command::<()>(&redis::cmd("PING")).await }).await
+        self.lanes.call().run(|attempt| async move { attempt.command::<()>(&redis::cmd("PING")).await }).await
     }
 
     async fn notices(&self, session: &SessionId) -> Result<Notices, Error> {

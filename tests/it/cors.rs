@@ -13,7 +13,7 @@ async fn pages_of_any_site_may_read_by_default_and_never_with_credentials() {
         assert_eq!(answer.header("access-control-allow-origin"), "*", "{method} {path}");
         assert!(!answer.has("access-control-allow-credentials"));
         let exposed = answer.header("access-control-expose-headers").to_ascii_lowercase();
-        for name in ["x-frame-seq", "x-frame-timestamp", "x-queue-length", "x-no-data"] {
+        for name in ["x-frame-seq", "x-frame-timestamp", "x-queue-length", "x-no-data", "retry-after"] {
             assert!(exposed.contains(name), "{exposed}");
         }
     }
@@ -37,6 +37,14 @@ async fn only_the_listed_origins_may_read_where_some_are_listed() {
         assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (200, origin));
         assert!(answer.header("vary").to_ascii_lowercase().contains("origin"));
     }
+    let preflight = |origin| {
+        let request = server.request("OPTIONS", "/image/a").header("origin", origin);
+        Answer::to(request.header("access-control-request-method", "POST"))
+    };
+    let answer = preflight("https://cams.example").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "https://cams.example");
+    assert!(!answer.has("access-control-allow-credentials"));
+    assert!(!preflight("https://evil.example").await.has("access-control-allow-origin"));
     for origin in ["https://evil.example", "http://cams.example", "null"] {
         let answer = Answer::to(server.request("GET", "/stats").header("origin", origin)).await;
         assert!(!answer.has("access-control-allow-origin"), "{answer:?}");

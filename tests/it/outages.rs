@@ -49,6 +49,68 @@ async fn every_route_says_that_redis_is_away_within_a_second_and_recovers_within
     }
 }
 
+#[tokio::test]
+async fn many_cameras_that_begin_while_redis_hangs_are_all_told_within_a_second() {
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[]).await;
+    server.push("known", PHOTO_JPEG).await;
+    redis.freeze();
+    let pushes = (0..50).map(async |number| {
+        let start = Instant::now();
+        let answer = server.post(&format!("/image/new{number}"), PHOTO_JPEG).await;
+        answer.is_refused(503, "store_unavailable");
+        assert!(start.elapsed() < ANSWERED, "took {:?}", start.elapsed());
+    });
+    futures_util::future::join_all(pushes).await;
+    redis.thaw();
+    assert_recovers(&server).await;
+    let start = Instant::now();
+    let pushes = (0..500).map(async |number| server.push(&format!("new{number}"), PHOTO_JPEG).await);
+    futures_util::future::join_all(pushes).await;
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    // The one that was known, the one that found out about the return, and those: what was refused came not in late.
+    let sessions = server.stats().await;
+    assert_eq!((sessions.len(), sessions.iter().map(|(_, len)| len).sum::<u64>() <= 502), (502, true));
+}
+
+#[tokio::test]
+async fn a_slow_redis_delays_no_answer_beyond_a_second() {
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[]).await;
+    // Redis answers in bursts, so every round trip takes up to this long.
+    let mut connection = redis.connect().await.unwrap();
+    let slow = async {
+        loop {
+            redis::cmd("CLIENT").arg(&["PAUSE", "350", "ALL"]).exec_async(&mut connection).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(360)).await;
+        }
+    };
+    let ask = async {
+        let mut served = 0;
+        for number in 0..4 {
+            let path = format!("/image/new{number}");
+            for (method, path) in
+                [("POST", path.as_str()), ("POST", &path), ("GET", &path), ("DELETE", "/session/a"), ("GET", "/readyz")]
+            {
+                let start = Instant::now();
+                let answer = Answer::to(server.request(method, path).body(PHOTO_JPEG)).await;
+                assert!(start.elapsed() < ANSWERED, "{method} {path} took {:?}", start.elapsed());
+                match answer.status.as_u16() {
+                    200 | 204 => served += 1,
+                    503 => {}
+                    _ => panic!("{method} {path}: {answer:?}"),
+                }
+            }
+        }
+        served
+    };
+    let served = tokio::select! {
+        served = ask => served,
+        () = slow => unreachable!("it never ends"),
+    };
+    assert!(served > 0, "what takes one round trip is served");
+}
+
 async fn assert_all_routes_say_unavailable(server: &Server) {
     for (method, path) in [
         ("POST", "/image/a"),

@@ -20,6 +20,16 @@ async fn next_picture(server: &Server, session: &str) -> image::DynamicImage {
     image::load_from_memory(&taken.await).unwrap()
 }
 
+const SIZE: [(&str, &str); 3] = [("NODATA_HEIGHT", "90"), ("NODATA_ASPECT_RATIO", "9/16"), ("MIMETYPE", "image/png")];
+
+/// The label of the picture with this number.
+fn label_of(number: u32) -> Vec<u8> {
+    let size = image_streamer::placeholder::Size::new(160, 90).unwrap();
+    let format = image_streamer::placeholder::Format::Png;
+    let drawn = image_streamer::placeholder::draw(&number.to_string(), "", size, format).unwrap();
+    label(&image::load_from_memory(&drawn).unwrap())
+}
+
 /// The pixels of the label alone: the caption tells the time.
 fn label(picture: &image::DynamicImage) -> Vec<u8> {
     picture.crop_imm(0, 0, picture.width(), picture.height() * 7 / 10).to_rgb8().into_raw()
@@ -31,17 +41,13 @@ async fn it_pushes_1_2_3_to_the_given_session_as_bodies_or_as_forms() {
         for form in ["0", "1"] {
             let server = backend.server(&[("MIMETYPE", "image/png")]).await;
             let session = format!("given-{form}");
-            let size = [("NODATA_HEIGHT", "90"), ("NODATA_ASPECT_RATIO", "9/16"), ("MIMETYPE", "image/png")];
             let more = [("TEST_SESSION", session.as_str()), ("INTERVAL_MS", "50"), ("FORM", form)];
-            let mut tester = tester(&server.url("/"), &[&size[..], &more].concat());
+            let mut tester = tester(&server.url("/"), &[&SIZE[..], &more].concat());
             assert_eq!(tester.line_with("SESSION").await, format!("SESSION: {session}"));
-            let size = image_streamer::placeholder::Size::new(160, 90).unwrap();
             for number in 1..=3 {
                 let picture = next_picture(&server, &session).await;
                 assert_eq!((picture.width(), picture.height()), (160, 90));
-                let format = image_streamer::placeholder::Format::Png;
-                let expected = image_streamer::placeholder::draw(&number.to_string(), "", size, format).unwrap();
-                assert!(label(&picture) == label(&image::load_from_memory(&expected).unwrap()), "it shows a {number}");
+                assert!(label(&picture) == label_of(number), "it shows a {number}");
             }
         }
     }
@@ -68,21 +74,24 @@ async fn it_rides_out_a_server_that_is_not_there_yet_or_away_and_goes_on_countin
     let redis = RedisServer::start().await;
     let port = free_port().to_string();
     let url = format!("http://127.0.0.1:{port}");
-    let mut tester = tester(&url, &[("INTERVAL_MS", "100"), ("NODATA_HEIGHT", "90")]);
+    let mut tester = tester(&url, &[&SIZE[..], &[("INTERVAL_MS", "100")]].concat());
     tester.line_with("going on without the server").await;
     let redis_url = redis.url();
-    let start = async || Server::start_with(&["-i", "127.0.0.1", "-p", &port], &[("REDIS_URL", &redis_url)]).await;
+    let variables = [("REDIS_URL", redis_url.as_str()), ("MIMETYPE", "image/png")];
+    let start = async || Server::start_with(&["-i", "127.0.0.1", "-p", &port], &variables).await;
     let server = start().await;
     let line = tester.line_with("SESSION: ").await;
     let session = line.strip_prefix("SESSION: ").unwrap();
-    next_picture(&server, session).await;
+    let number_of = |picture| (1..1000).find(|number| label(&picture) == label_of(*number)).expect("a number");
+    let before = number_of(next_picture(&server, session).await);
     drop(server);
     tester.line_with("going on without the server").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let server = start().await;
     tester.line_with("takes pictures again").await;
     while server.take(session).await.is_some() {}
-    next_picture(&server, session).await;
+    let after = number_of(next_picture(&server, session).await);
+    assert!(after > before, "{before}, then {after}");
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use redis::Script;
 
 use super::{
     keys::{INDEX_SHARDS, Keys, index_shard},
-    lanes::Lanes,
+    lanes::Call,
 };
 use crate::{error::Error, session::SessionId, store::StoreLimits};
 
@@ -30,8 +33,35 @@ pub(super) struct Index {
     /// When this process last wrote a session's entry, and how many connections had been lost by then: a Redis that
     /// was away may have come back empty.
     written: Mutex<HashMap<SessionId, Written>>,
-    /// One new session at a time, so that those of this process cannot slip past the limit together.
-    admission: tokio::sync::Mutex<()>,
+    /// New sessions are admitted side by side while there is room for all of them; where it gets tight, one at a time,
+    /// so that those of this process cannot slip past the limit together.
+    admission: tokio::sync::RwLock<()>,
+    /// How many are being admitted side by side.
+    tickets: AtomicUsize,
+}
+
+/// The place of one session among those being admitted.
+struct Ticket<'a>(&'a AtomicUsize);
+
+impl<'a> Ticket<'a> {
+    /// Tells how many are out, this one included.
+    fn draw(tickets: &'a AtomicUsize) -> (Self, usize) {
+        let before = tickets.fetch_add(1, Ordering::SeqCst);
+        (Self(tickets), before + 1)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the index says when a session asks to be admitted.
+struct Count {
+    /// Whether the session is listed already.
+    listed: bool,
+    sessions: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +72,13 @@ struct Written {
 
 impl Index {
     pub(super) fn new(script: Script, limits: StoreLimits) -> Self {
-        Self { script, limits, written: Mutex::default(), admission: tokio::sync::Mutex::default() }
+        Self {
+            script,
+            limits,
+            written: Mutex::default(),
+            admission: tokio::sync::RwLock::default(),
+            tickets: AtomicUsize::new(0),
+        }
     }
 
     fn written(&self) -> MutexGuard<'_, HashMap<SessionId, Written>> {
@@ -50,35 +86,31 @@ impl Index {
     }
 
     /// Sees to it that the session is listed before a frame of it is pushed.
-    pub(super) async fn announce(&self, lanes: &Lanes, session: &SessionId) -> Result<(), Error> {
-        let known = self
-            .written()
-            .get(session)
-            .filter(|written| written.losses == lanes.losses())
-            .map(|written| written.at.elapsed());
-        match known {
-            Some(age) if age < REFRESH => Ok(()),
-            Some(age) if age < self.limits.ttl => self.write(lanes, session).await,
-            _ => {
-                let _one_at_a_time = self.admission.lock().await;
-                self.admit(lanes, session).await?;
-                self.write(lanes, session).await
-            }
+    pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
+        let written = self.written().get(session).copied();
+        match written.map(|written| (written.at.elapsed(), written.losses == call.losses())) {
+            Some((age, true)) if age < REFRESH => Ok(()),
+            Some((age, _)) if age < self.limits.ttl => self.write(call, session).await,
+            _ => self.admit(call, session).await,
         }
     }
 
+    /// The next push to the session lists it again.
+    pub(super) fn distrust(&self, session: &SessionId) {
+        self.written().remove(session);
+    }
+
     /// Writes the session's entry whatever the limit, for a session that has frames already.
-    pub(super) async fn write(&self, lanes: &Lanes, session: &SessionId) -> Result<(), Error> {
-        let losses = lanes.losses();
+    pub(super) async fn write(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
+        let losses = call.losses();
         let shard = Keys(session).index_shard();
         let life = (self.limits.ttl + SLACK).as_millis() as u64;
-        lanes
-            .run(|attempt| {
-                let mut call = redis::cmd("EVALSHA");
-                call.arg(self.script.get_hash()).arg(1).arg(&shard).arg("add").arg(session.as_str()).arg(life);
-                async move { attempt.command::<i64>(&call).await }
-            })
-            .await?;
+        call.run(|attempt| {
+            let mut add = redis::cmd("EVALSHA");
+            add.arg(self.script.get_hash()).arg(1).arg(&shard).arg("add").arg(session.as_str()).arg(life);
+            async move { attempt.command::<i64>(&add).await }
+        })
+        .await?;
         let mut written = self.written();
         // Entries of sessions that have ended are of no use; they are thrown out when they may be the half.
         if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
@@ -88,16 +120,34 @@ impl Index {
         Ok(())
     }
 
-    /// Refuses a session that is one too many. Between replicas the limit may be overstepped by one for each.
-    async fn admit(&self, lanes: &Lanes, session: &SessionId) -> Result<(), Error> {
-        if self.has_room(lanes, session).await? {
-            return Ok(());
+    /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each.
+    async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
+        {
+            let _shared = call.wait(self.admission.read()).await?;
+            let (_ticket, together) = Ticket::draw(&self.tickets);
+            let count = self.count(call, session).await?;
+            // Whoever drew a ticket before is among `together` or has been counted, perhaps both.
+            if count.listed || count.sessions + together <= self.limits.max_sessions {
+                return self.write(call, session).await;
+            }
         }
-        // Some of those counted may have ended within the slack.
-        let ending: Vec<SessionId> = self.sessions(lanes, &["ending", &SLACK.as_millis().to_string()]).await?;
+        let _alone = call.wait(self.admission.write()).await?;
+        let has_room = async || {
+            let count = self.count(call, session).await?;
+            Ok::<_, Error>(count.listed || count.sessions < self.limits.max_sessions)
+        };
+        if has_room().await? || (self.throw_out_ended(call).await? && has_room().await?) {
+            return self.write(call, session).await;
+        }
+        Err(Error::TooManySessions { limit: self.limits.max_sessions })
+    }
+
+    /// Some sessions that are counted may have ended within the slack. Tells whether there were any.
+    async fn throw_out_ended(&self, call: &Call<'_>) -> Result<bool, Error> {
+        let ending: Vec<SessionId> = self.sessions(call, &["ending", &SLACK.as_millis().to_string()]).await?;
         let mut gone = redis::pipe();
         for batch in ending.chunks(BATCH) {
-            let exist = lanes
+            let exist = call
                 .run(|attempt| {
                     let mut pipeline = redis::pipe();
                     for session in batch {
@@ -110,23 +160,19 @@ impl Index {
                 gone.cmd("ZREM").arg(Keys(session).index_shard()).arg(session.as_str());
             }
         }
-        if !gone.is_empty() {
-            lanes
-                .run(|attempt| {
-                    let mut gone = gone.clone();
-                    async move { attempt.pipeline::<i64>(&mut gone).await }
-                })
-                .await?;
-            if self.has_room(lanes, session).await? {
-                return Ok(());
-            }
+        if gone.is_empty() {
+            return Ok(false);
         }
-        Err(Error::TooManySessions { limit: self.limits.max_sessions })
+        call.run(|attempt| {
+            let mut gone = gone.clone();
+            async move { attempt.pipeline::<i64>(&mut gone).await }
+        })
+        .await?;
+        Ok(true)
     }
 
-    /// Whether the session is listed already or there is room for one more.
-    async fn has_room(&self, lanes: &Lanes, session: &SessionId) -> Result<bool, Error> {
-        let answers = lanes
+    async fn count(&self, call: &Call<'_>, session: &SessionId) -> Result<Count, Error> {
+        let answers = call
             .run(|attempt| {
                 let mut pipeline = redis::pipe();
                 pipeline.cmd("ZSCORE").arg(Keys(session).index_shard()).arg(session.as_str());
@@ -135,17 +181,16 @@ impl Index {
             })
             .await?;
         let listed = answers.first().is_some_and(Option::is_some);
-        let sessions: f64 = answers.into_iter().skip(1).flatten().sum();
-        Ok(listed || sessions < self.limits.max_sessions as f64)
+        Ok(Count { listed, sessions: answers.into_iter().skip(1).flatten().sum::<f64>() as usize })
     }
 
     /// The sessions that may exist.
-    pub(super) async fn candidates(&self, lanes: &Lanes) -> Result<Vec<SessionId>, Error> {
-        self.sessions(lanes, &["list"]).await
+    pub(super) async fn candidates(&self, call: &Call<'_>) -> Result<Vec<SessionId>, Error> {
+        self.sessions(call, &["list"]).await
     }
 
-    async fn sessions(&self, lanes: &Lanes, question: &[&str]) -> Result<Vec<SessionId>, Error> {
-        let shards = lanes
+    async fn sessions(&self, call: &Call<'_>, question: &[&str]) -> Result<Vec<SessionId>, Error> {
+        let shards = call
             .run(|attempt| {
                 let mut pipeline = redis::pipe();
                 self.ask_shards(&mut pipeline, question);
@@ -163,11 +208,11 @@ impl Index {
 
     /// Takes the session off the index. A push that comes later through any replica sees that it begins a session and
     /// lists it again.
-    pub(super) async fn forget(&self, lanes: &Lanes, session: &SessionId) -> Result<(), Error> {
+    pub(super) async fn forget(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
         self.written().remove(session);
-        let mut call = redis::cmd("ZREM");
-        call.arg(Keys(session).index_shard()).arg(session.as_str());
-        let call = &call;
-        lanes.run(|attempt| async move { attempt.command::<i64>(call).await }).await.map(drop)
+        let mut remove = redis::cmd("ZREM");
+        remove.arg(Keys(session).index_shard()).arg(session.as_str());
+        let remove = &remove;
+        call.run(|attempt| async move { attempt.command::<i64>(remove).await }).await.map(drop)
     }
 }

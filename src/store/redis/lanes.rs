@@ -23,12 +23,18 @@ use redis::{
 use super::STORE_DEADLINE;
 use crate::error::Error;
 
-/// How often one call is tried at most when Redis says that nothing of it was done (`NOSCRIPT`, `TRYAGAIN`, `LATE`).
+/// How often one round trip is tried at most when Redis says that nothing of it was done (`NOSCRIPT`, `TRYAGAIN`, `LATE`).
 const MAX_ATTEMPTS: usize = 3;
 /// The pause before such a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a new connection may take until it can be used. Longer than a call: where Redis is slow, the calls that wait
+/// for it are answered with an error, and the next ones find it made.
+const OPEN_DEADLINE: Duration = Duration::from_secs(2);
 /// Connections of the pool beyond one a lane: they are for the moments in which a lane is being replaced.
 const SPARE_CONNECTIONS: usize = 4;
+
+/// Why a connection could not be made.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
@@ -51,8 +57,8 @@ pub(super) struct Lanes {
 #[derive(Default)]
 struct Lane {
     link: Mutex<Option<Arc<Link>>>,
-    /// One request at a time makes a new link; the others wait for it.
-    opening: tokio::sync::Mutex<()>,
+    /// Held while a new link is made, which others wait for; then it tells why that failed, if it did.
+    opening: Arc<tokio::sync::Mutex<Option<String>>>,
 }
 
 impl Lane {
@@ -73,7 +79,35 @@ pub(super) struct Link {
     losses: u64,
 }
 
-/// One try at a call: the connection, and until when it makes sense.
+/// One call of the store: its round trips share a deadline, so that the caller has an answer in time however many
+/// there are.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    lanes: &'a Arc<Lanes>,
+    deadline: Instant,
+}
+
+impl Call<'_> {
+    /// One round trip, tried again where Redis says that nothing was done.
+    pub(super) async fn run<T, F>(&self, work: impl Fn(Attempt) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        self.lanes.run(self.deadline, work).await
+    }
+
+    /// Waits for something else than Redis, a lock say.
+    pub(super) async fn wait<T>(&self, until: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::time::timeout_at(self.deadline.into(), until).await.map_err(Error::unavailable)
+    }
+
+    /// How many connections were lost so far. What was remembered of Redis before the latest loss may no longer hold.
+    pub(super) fn losses(&self) -> u64 {
+        self.lanes.losses()
+    }
+}
+
+/// One try at a round trip: the connection, and until when it makes sense.
 #[derive(Clone)]
 pub(super) struct Attempt {
     link: Arc<Link>,
@@ -137,24 +171,28 @@ impl Lanes {
         Ok(Self { pool, lanes, scripts, losses, reachable: AtomicBool::new(true) })
     }
 
-    /// How many connections were lost so far. What was remembered of Redis before the latest loss may no longer hold.
-    pub(super) fn losses(&self) -> u64 {
+    fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// Carries out a call within [`STORE_DEADLINE`], retries included.
-    pub(super) async fn run<T, F>(&self, call: impl Fn(Attempt) -> F) -> Result<T, Error>
+    /// Begins a call of the store: everything that is done for it ends within [`STORE_DEADLINE`].
+    pub(super) fn call(self: &Arc<Self>) -> Call<'_> {
+        Call { lanes: self, deadline: Instant::now() + STORE_DEADLINE }
+    }
+
+    async fn run<T, F>(self: &Arc<Self>, deadline: Instant, work: impl Fn(Attempt) -> F) -> Result<T, Error>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + STORE_DEADLINE;
-        let lane = &self.lanes[THREAD.with(|number| number % self.lanes.len())];
+        let began = Instant::now();
+        let number = THREAD.with(|number| number % self.lanes.len());
+        let lane = &self.lanes[number];
         let attempts = async {
             let mut attempt = 0;
             loop {
                 attempt += 1;
-                let link = self.link(lane).await?;
-                let error = match call(Attempt { link: link.clone(), deadline }).await {
+                let link = self.link(number).await?;
+                let error = match work(Attempt { link: link.clone(), deadline }).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
@@ -177,8 +215,11 @@ impl Lanes {
         let result = match tokio::time::timeout_at(deadline.into(), attempts).await {
             Ok(result) => result,
             Err(elapsed) => {
-                // What waits on a connection that does not answer would only wait longer.
-                lane.replace(None);
+                // What waits on a connection that does not answer would only wait longer. Where earlier round trips of
+                // the call took most of the time, it may be in order.
+                if deadline.duration_since(began) > STORE_DEADLINE * 9 / 10 {
+                    lane.replace(None);
+                }
                 Err(Error::unavailable(elapsed))
             }
         };
@@ -210,31 +251,40 @@ impl Lanes {
         }
     }
 
-    async fn link(&self, lane: &Lane) -> Result<Arc<Link>, Error> {
+    async fn link(self: &Arc<Self>, number: usize) -> Result<Arc<Link>, Error> {
+        let lane = &self.lanes[number];
         let fresh = || lane.current().filter(|link| link.losses == self.losses());
         if let Some(link) = fresh() {
             return Ok(link);
         }
-        let _only_one = lane.opening.lock().await;
-        if let Some(link) = fresh() {
-            return Ok(link);
+        if let Ok(mut outcome) = lane.opening.clone().try_lock_owned() {
+            // In a task of its own, because this call may end before the connection is made.
+            let lanes = self.clone();
+            tokio::spawn(async move {
+                let opened = tokio::time::timeout(OPEN_DEADLINE, lanes.open()).await;
+                *outcome = match opened.map_err(Cause::from).flatten() {
+                    Ok(link) => {
+                        lanes.lanes[number].replace(Some(Arc::new(link)));
+                        None
+                    }
+                    Err(cause) => Some(cause.to_string()),
+                };
+            });
         }
-        let link = Arc::new(self.open().await?);
-        lane.replace(Some(link.clone()));
-        Ok(link)
+        let failure = lane.opening.lock().await.clone();
+        fresh().ok_or_else(|| Error::unavailable(failure.unwrap_or_else(|| "the connection was lost at once".into())))
     }
 
-    async fn open(&self) -> Result<Link, Error> {
+    async fn open(&self) -> Result<Link, Cause> {
         let losses = self.losses();
         // Out of the pool for good: a connection that is given up must not come back to it.
-        let mut connection = deadpool_redis::Connection::take(self.pool.get().await.map_err(Error::unavailable)?);
+        let mut connection = deadpool_redis::Connection::take(self.pool.get().await?);
         let mut setup = redis::pipe();
         for script in &self.scripts {
             setup.cmd("SCRIPT").arg("LOAD").arg(script).ignore();
         }
         setup.cmd("TIME");
-        let ((seconds, micros),): ((f64, f64),) =
-            setup.query_async(&mut connection).await.map_err(Error::unavailable)?;
+        let ((seconds, micros),): ((f64, f64),) = setup.query_async(&mut connection).await?;
         // Our clock is read after the answer: the deadline in Redis's time comes out early by the way back, never late.
         Ok(Link { connection, redis_clock: (Instant::now(), seconds * 1000.0 + micros / 1000.0), losses })
     }

@@ -84,6 +84,9 @@ impl Ear {
             tokio::select! {
                 request = requests.recv() => {
                     let Some((session, answer)) = request else { return };
+                    if answer.is_closed() {
+                        continue;
+                    }
                     let result = self.within_deadline(Self::subscribe, session).await;
                     // Whoever asked may have gone.
                     let _ = answer.send(result);

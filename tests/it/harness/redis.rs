@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use nix::sys::signal::Signal;
-use redis::{Client, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
 use super::{
@@ -47,8 +47,10 @@ impl RedisServer {
         Server::start(&[&redis, variables].concat()).await
     }
 
-    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection().await?;
+    /// A connection of the test's own.
+    pub async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(SOON)).set_response_timeout(Some(SOON));
+        let mut connection = Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
         Ok(connection)
     }
