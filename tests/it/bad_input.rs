@@ -96,36 +96,39 @@ async fn broken_multipart_is_named_as_such() {
 
 #[tokio::test]
 async fn session_ids_outside_the_rule_are_refused_on_every_route() {
-    let server = Backend::Memory.server(&[]).await;
-    let long = "a".repeat(129);
-    for id in ["a%20b", "a%2Fb", "%2e%2e", "%2E", "a%00", "%C3%A4", "%FF", "a*b", "a:b", "%7Bx%7D", &long] {
-        for (method, route) in [
-            ("GET", "image"),
-            ("HEAD", "image"),
-            ("POST", "image"),
-            ("PUT", "image"),
-            ("POST", "imageForm"),
-            ("DELETE", "session"),
-        ] {
-            // Raw, because clients tidy paths.
-            let answer = raw(
-                &server,
-                &format!(
-                    "{method} /{route}/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                ),
-            )
-            .await;
-            assert!(answer.starts_with("HTTP/1.1 400"), "{method} /{route}/{id}: {answer}");
-            assert!(method == "HEAD" || answer.contains(r#""code":"bad_session""#), "{answer}");
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let long = "a".repeat(129);
+        for id in ["a%20b", "a%2Fb", "%2e%2e", "%2E", "a%00", "%C3%A4", "%FF", "a*b", "a:b", "%7Bx%7D", &long] {
+            for (method, route) in [
+                ("GET", "image"),
+                ("HEAD", "image"),
+                ("POST", "image"),
+                ("PUT", "image"),
+                ("POST", "imageForm"),
+                ("DELETE", "session"),
+            ] {
+                // Raw, because clients tidy paths.
+                let answer = raw(
+                    &server,
+                    &format!(
+                        "{method} /{route}/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    ),
+                )
+                .await;
+                assert!(answer.starts_with("HTTP/1.1 400"), "{method} /{route}/{id}: {answer}");
+                assert!(method == "HEAD" || answer.contains(r#""code":"bad_session""#), "{answer}");
+            }
         }
+        for id in [".", ".."] {
+            let answer =
+                raw(&server, &format!("GET /image/{id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("bad_session"), "{answer}");
+        }
+        assert_eq!(server.post(&format!("/image/{}", &long[..128]), PHOTO_JPEG).await.status, 200);
+        assert_eq!(server.post("/image/a%2Db", PHOTO_JPEG).await.status, 200);
+        assert_eq!(server.take("a-b").await.as_deref(), Some(PHOTO_JPEG));
     }
-    for id in [".", ".."] {
-        let answer = raw(&server, &format!("GET /image/{id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("bad_session"), "{answer}");
-    }
-    assert_eq!(server.post(&format!("/image/{}", &long[..128]), PHOTO_JPEG).await.status, 200);
-    assert_eq!(server.post("/image/a%2Db", PHOTO_JPEG).await.status, 200);
-    assert_eq!(server.take("a-b").await.as_deref(), Some(PHOTO_JPEG));
 }
 
 #[tokio::test]
@@ -181,55 +184,67 @@ async fn a_chunked_body_over_the_limit_is_refused_without_being_buffered() {
 
 #[tokio::test]
 async fn a_refusal_before_the_body_was_read_is_seen_and_then_the_connection_is_closed() {
-    let server = Backend::Memory.server(&[("MAX_IMAGE_BYTES", "1000")]).await;
-    for (path, status) in
-        [("/nothing", "404"), ("/image/a*b", "400"), ("/stats", "405"), ("/image/a", "413"), ("/imageForm/a", "415")]
-    {
-        for (framing, piece) in
-            [("Content-Length: 1000000000000", vec![7; 64 * 1024]), ("Transfer-Encoding: chunked", chunk(64 * 1024))]
-        {
-            let mut socket = server.connect().await;
-            let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
-            socket.write_all(head.as_bytes()).await.unwrap();
-            let start = Instant::now();
-            let answer = send_for_ever(&mut socket, &piece, Duration::from_secs(20)).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {framing}: {answer}");
-            assert!(start.elapsed() < Duration::from_secs(5), "closed after {:?}", start.elapsed());
+    for backend in Backend::all().await {
+        let server = backend.server(&[("MAX_IMAGE_BYTES", "1000")]).await;
+        for (path, status) in [
+            ("/nothing", "404"),
+            ("/image/a*b", "400"),
+            ("/stats", "405"),
+            ("/image/a", "413"),
+            ("/imageForm/a", "415"),
+        ] {
+            for (framing, piece) in [
+                ("Content-Length: 1000000000000", vec![7; 64 * 1024]),
+                ("Transfer-Encoding: chunked", chunk(64 * 1024)),
+            ] {
+                let mut socket = server.connect().await;
+                let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+                socket.write_all(head.as_bytes()).await.unwrap();
+                let start = Instant::now();
+                let answer = send_for_ever(&mut socket, &piece, Duration::from_secs(20)).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {framing}: {answer}");
+                assert!(start.elapsed() < Duration::from_secs(5), "closed after {:?}", start.elapsed());
+            }
         }
-    }
-    // One that sends as fast as it can is not read for the whole of that time.
-    let mut socket = server.connect().await;
-    socket.write_all(b"POST /image/a*b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n").await.unwrap();
-    let (mut sent, piece) = (0, vec![7; 64 * 1024]);
-    while let Ok(bytes) = socket.write(&piece).await {
-        sent += bytes;
-    }
-    assert!(sent < 64 << 20, "{sent} bytes: 4 MiB are read, and the sockets hold some");
-    // A client that sends all of a body before it reads sees the answer too.
-    for size in [10_000, 1 << 20, 4 << 20] {
-        server.post("/image/a", numbered(1, size)).await.is_refused(413, "too_large");
+        // One that sends as fast as it can is not read for the whole of that time.
+        let mut socket = server.connect().await;
+        socket
+            .write_all(b"POST /image/a*b HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n")
+            .await
+            .unwrap();
+        let (mut sent, piece) = (0, vec![7; 64 * 1024]);
+        while let Ok(bytes) = socket.write(&piece).await {
+            sent += bytes;
+        }
+        assert!(sent < 64 << 20, "{sent} bytes: 4 MiB are read, and the sockets hold some");
+        // A client that sends all of a body before it reads sees the answer too.
+        for size in [10_000, 1 << 20, 4 << 20] {
+            server.post("/image/a", numbered(1, size)).await.is_refused(413, "too_large");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_body_that_stalls_is_cut_off_after_a_named_time() {
-    let server = Backend::Memory.server(&[]).await;
-    let start = Instant::now();
-    let stall = async |path: &str| {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n--b\r\n"
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let start = Instant::now();
+        let stall = async |path: &str| {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n--b\r\n"
+            );
+            raw(&server, &head).await
+        };
+        let (body, form) = tokio::join!(stall("/image/a"), stall("/imageForm/a"));
+        for answer in [body, form] {
+            assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_stalled"), "{answer}");
+        }
+        assert!(
+            start.elapsed() >= BODY_IDLE && start.elapsed() < BODY_IDLE + Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
         );
-        raw(&server, &head).await
-    };
-    let (body, form) = tokio::join!(stall("/image/a"), stall("/imageForm/a"));
-    for answer in [body, form] {
-        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_stalled"), "{answer}");
     }
-    assert!(
-        start.elapsed() >= BODY_IDLE && start.elapsed() < BODY_IDLE + Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
 }
 
 #[tokio::test]

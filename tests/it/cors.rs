@@ -54,27 +54,29 @@ async fn only_the_listed_origins_may_read_where_some_are_listed() {
 
 #[tokio::test]
 async fn every_answer_forbids_sniffing_and_pictures_are_sandboxed() {
-    let server = Backend::Memory.server(&[]).await;
-    for (method, path) in [
-        ("GET", "/session"),
-        ("GET", "/image/a"),
-        ("HEAD", "/image/a"),
-        ("GET", "/image/a?empty=204"),
-        ("POST", "/image/a"),
-        ("POST", "/imageForm/a"),
-        ("GET", "/stats"),
-        ("DELETE", "/session/a"),
-        ("GET", "/healthz"),
-        ("GET", "/readyz"),
-        ("GET", "/openapi.json"),
-        ("GET", "/nothing"),
-        ("PATCH", "/stats"),
-        ("OPTIONS", "/stats"),
-    ] {
-        let answer = server.ask(method, path).await;
-        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
-        if answer.headers.get("content-type").is_some_and(|kind| kind.to_str().unwrap().starts_with("image/")) {
-            assert!(answer.header("content-security-policy").contains("sandbox"), "{method} {path}");
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        for (method, path) in [
+            ("GET", "/session"),
+            ("GET", "/image/a"),
+            ("HEAD", "/image/a"),
+            ("GET", "/image/a?empty=204"),
+            ("POST", "/image/a"),
+            ("POST", "/imageForm/a"),
+            ("GET", "/stats"),
+            ("DELETE", "/session/a"),
+            ("GET", "/healthz"),
+            ("GET", "/readyz"),
+            ("GET", "/openapi.json"),
+            ("GET", "/nothing"),
+            ("PATCH", "/stats"),
+            ("OPTIONS", "/stats"),
+        ] {
+            let answer = server.ask(method, path).await;
+            assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
+            if answer.headers.get("content-type").is_some_and(|kind| kind.to_str().unwrap().starts_with("image/")) {
+                assert!(answer.header("content-security-policy").contains("sandbox"), "{method} {path}");
+            }
         }
     }
 }

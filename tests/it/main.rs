@@ -24,6 +24,7 @@ mod programs;
 mod queue;
 mod readers;
 mod readme;
+mod redis_url;
 mod replicas;
 mod sessions;
 mod shutdown;

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Backend, SOON, picture::PHOTO_JPEG, until};
+use crate::harness::{
+    Backend, SOON,
+    picture::{PHOTO_JPEG, numbered},
+    until,
+};
 
 /// A container engine kills after this.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -69,4 +73,23 @@ async fn a_client_that_never_finishes_cannot_hold_the_end_up() {
     let (status, log) = server.into_process().ended_within(LIMIT + Duration::from_secs(5)).await;
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_picture_that_is_half_sent_is_sent_to_its_end() {
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let picture = numbered(1, 12 << 20);
+        server.push("a", &picture).await;
+        let mut taker = server.connect().await;
+        taker.write_all(b"GET /image/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 100_000];
+        taker.read_exact(&mut answer).await.unwrap();
+        server.signal(Signal::SIGTERM);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        taker.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.ends_with(&picture), "{} bytes", answer.len());
+        let (status, log) = server.into_process().ended_within(LIMIT).await;
+        assert_eq!(status.code(), Some(0), "{log}");
+    }
 }

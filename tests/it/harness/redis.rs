@@ -17,12 +17,17 @@ pub struct RedisServer {
     process: Option<Process>,
     directory: TempDir,
     port: u16,
+    arguments: Vec<String>,
 }
 
 impl RedisServer {
     pub async fn start() -> Self {
-        let port = free_port();
-        let mut server = Self { process: None, directory: tempfile::tempdir().unwrap(), port };
+        Self::start_with(Vec::new()).await
+    }
+
+    pub async fn start_with(arguments: Vec<String>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = Self { process: None, directory, port: free_port(), arguments };
         server.restart().await;
         server
     }
@@ -31,9 +36,13 @@ impl RedisServer {
     pub async fn restart(&mut self) {
         let mut command = program("redis-server", "redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(self.directory.path());
+        command.arg("--dir").arg(self.directory.path()).args(&self.arguments);
         self.process = Some(Process::start(command));
         until(SOON, "redis-server answers", || async { self.connect().await.ok() }).await;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
