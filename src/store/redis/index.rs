@@ -131,7 +131,9 @@ impl Index {
                 return self.write(call, session).await;
             }
         }
-        let _alone = call.wait(self.admission.write()).await?;
+        let full = || Error::TooManySessions { limit: self.limits.max_sessions };
+        // Who does not get to look closely before the deadline was one too many at the first look.
+        let _alone = call.wait(self.admission.write()).await.map_err(|_| full())?;
         let has_room = async || {
             let count = self.count(call, session).await?;
             Ok::<_, Error>(count.listed || count.sessions < self.limits.max_sessions)
@@ -139,7 +141,7 @@ impl Index {
         if has_room().await? || (self.throw_out_ended(call).await? && has_room().await?) {
             return self.write(call, session).await;
         }
-        Err(Error::TooManySessions { limit: self.limits.max_sessions })
+        Err(full())
     }
 
     /// Some sessions that are counted may have ended within the slack. Tells whether there were any.
