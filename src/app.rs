@@ -137,8 +137,8 @@ fn http_over_tcp(
     let app = HttpApp::new()
         .app_data(hub)
         .configure(http::routes)
-        .wrap(middleware::from_fn(http::bound_unread))
         .wrap(http::cors(cors))
+        .wrap(middleware::from_fn(http::bound_unread))
         .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
     let app = app.into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()

@@ -161,11 +161,8 @@ impl FrameStore for RedisStore {
             })
             .await?;
         if begins {
-            // The session may have been removed since it was announced, by this or another replica. The frame is there
-            // in any case: where this fails, the next push does it.
-            if self.index.write(&call, session).await.is_err() {
-                self.index.distrust(session);
-            }
+            // The frame is there: whatever comes of this, the push has succeeded.
+            self.index.relist(&call, session).await;
         }
         Ok(Pushed { seq: Seq(seq), queued, dropped })
     }

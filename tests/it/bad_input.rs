@@ -213,9 +213,12 @@ async fn a_refusal_before_the_body_was_read_is_seen_and_then_the_connection_is_c
             .await
             .unwrap();
         let (mut sent, piece) = (0, vec![7; 64 * 1024]);
-        while let Ok(bytes) = socket.write(&piece).await {
-            sent += bytes;
-        }
+        let send = async {
+            while let Ok(bytes) = socket.write(&piece).await {
+                sent += bytes;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), send).await.expect("the connection is closed");
         assert!(sent < 64 << 20, "{sent} bytes: 4 MiB are read, and the sockets hold some");
         // A client that sends all of a body before it reads sees the answer too.
         for size in [10_000, 1 << 20, 4 << 20] {

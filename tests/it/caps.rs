@@ -123,6 +123,22 @@ async fn sessions_that_begin_at_once_cannot_slip_past_the_limit_together() {
 }
 
 #[tokio::test]
+async fn the_limit_holds_for_a_redis_that_came_back_empty() {
+    let mut redis = RedisServer::start().await;
+    let server = redis.server(&[("MAX_SESSIONS", "2")]).await;
+    server.push("a", PHOTO_JPEG).await;
+    server.push("b", PHOTO_JPEG).await;
+    redis.kill().await;
+    redis.restart().await;
+    until(SOON, "Redis is used again", async || (server.get("/readyz").await.status == 200).then_some(())).await;
+    server.push("c", PHOTO_JPEG).await;
+    server.push("d", PHOTO_JPEG).await;
+    for session in ["a", "b"] {
+        server.post(&format!("/image/{session}"), PHOTO_JPEG).await.is_refused(503, "too_many_sessions");
+    }
+}
+
+#[tokio::test]
 async fn bodies_beyond_max_inflight_bytes_are_told_that_it_is_busy() {
     for backend in Backend::all().await {
         let limits = [("MAX_IMAGE_BYTES", "1000000"), ("MAX_INFLIGHT_BYTES", "1500000")];

@@ -57,13 +57,6 @@ impl Drop for Ticket<'_> {
     }
 }
 
-/// What the index says when a session asks to be admitted.
-struct Count {
-    /// Whether the session is listed already.
-    listed: bool,
-    sessions: usize,
-}
-
 #[derive(Clone, Copy)]
 struct Written {
     at: Instant,
@@ -90,58 +83,69 @@ impl Index {
         let written = self.written().get(session).copied();
         match written.map(|written| (written.at.elapsed(), written.losses == call.losses())) {
             Some((age, true)) if age < REFRESH => Ok(()),
-            Some((age, _)) if age < self.limits.ttl => self.write(call, session).await,
+            Some((age, _)) if age < self.limits.ttl && self.write(call, session, "renew").await? => Ok(()),
             _ => self.admit(call, session).await,
         }
     }
 
-    /// The next push to the session lists it again.
-    pub(super) fn distrust(&self, session: &SessionId) {
-        self.written().remove(session);
+    /// Lists a session whatever the limit: a frame of it has been pushed. It may have been removed since it was
+    /// announced. Where this fails, the next push announces it again.
+    pub(super) async fn relist(&self, call: &Call<'_>, session: &SessionId) {
+        if self.write(call, session, "add").await.is_err() {
+            self.written().remove(session);
+        }
     }
 
-    /// Writes the session's entry whatever the limit, for a session that has frames already.
-    pub(super) async fn write(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
+    /// Writes the session's entry. Tells whether it is listed now.
+    async fn write(&self, call: &Call<'_>, session: &SessionId, verb: &str) -> Result<bool, Error> {
         let losses = call.losses();
         let shard = Keys(session).index_shard();
         let life = (self.limits.ttl + SLACK).as_millis() as u64;
-        call.run(|attempt| {
-            let mut add = redis::cmd("EVALSHA");
-            add.arg(self.script.get_hash()).arg(1).arg(&shard).arg("add").arg(session.as_str()).arg(life);
-            async move { attempt.command::<i64>(&add).await }
-        })
-        .await?;
-        let mut written = self.written();
-        // Entries of sessions that have ended are of no use; they are thrown out when they may be the half.
-        if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
-            written.retain(|_, entry| entry.at.elapsed() < self.limits.ttl);
+        let listed = call
+            .run(|attempt| {
+                let mut write = redis::cmd("EVALSHA");
+                write.arg(self.script.get_hash()).arg(1).arg(&shard).arg(verb).arg(session.as_str()).arg(life);
+                write.arg(attempt.latest());
+                async move { attempt.command::<bool>(&write).await }
+            })
+            .await?;
+        if listed {
+            let mut written = self.written();
+            // Entries of sessions that have ended are of no use; they are thrown out when they may be the half.
+            if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
+                written.retain(|_, entry| entry.at.elapsed() < self.limits.ttl);
+            }
+            written.insert(session.clone(), Written { at: Instant::now(), losses });
         }
-        written.insert(session.clone(), Written { at: Instant::now(), losses });
-        Ok(())
+        Ok(listed)
     }
 
     /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each.
     async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
-        {
+        // One that is listed already, by another replica or before this process began, need not queue with new ones.
+        if self.write(call, session, "renew").await? {
+            return Ok(());
+        }
+        let max = self.limits.max_sessions;
+        let sessions = {
             let _shared = call.wait(self.admission.read()).await?;
             let (_ticket, together) = Ticket::draw(&self.tickets);
-            let count = self.count(call, session).await?;
+            let sessions = self.count(call).await?;
             // Whoever drew a ticket before is among `together` or has been counted, perhaps both.
-            if count.listed || count.sessions + together <= self.limits.max_sessions {
-                return self.write(call, session).await;
+            if sessions + together <= max {
+                return self.write(call, session, "add").await.map(drop);
             }
-        }
-        let full = || Error::TooManySessions { limit: self.limits.max_sessions };
-        // Who does not get to look closely before the deadline was one too many at the first look.
-        let _alone = call.wait(self.admission.write()).await.map_err(|_| full())?;
-        let has_room = async || {
-            let count = self.count(call, session).await?;
-            Ok::<_, Error>(count.listed || count.sessions < self.limits.max_sessions)
+            sessions
         };
-        if has_room().await? || (self.throw_out_ended(call).await? && has_room().await?) {
-            return self.write(call, session).await;
+        let full = || Error::TooManySessions { limit: max };
+        // Where many are refused, not each of them gets to look closely.
+        let _alone =
+            call.wait(self.admission.write()).await.map_err(|late| if sessions < max { late } else { full() })?;
+        if self.count(call).await? >= max && !(self.throw_out_ended(call).await? && self.count(call).await? < max) {
+            // Another push may have listed it meanwhile.
+            return if self.write(call, session, "renew").await? { Ok(()) } else { Err(full()) };
         }
-        Err(full())
+        self.write(call, session, "add").await.map(drop)
     }
 
     /// Some sessions that are counted may have ended within the slack. Tells whether there were any.
@@ -173,17 +177,16 @@ impl Index {
         Ok(true)
     }
 
-    async fn count(&self, call: &Call<'_>, session: &SessionId) -> Result<Count, Error> {
-        let answers = call
+    /// How many sessions are listed.
+    async fn count(&self, call: &Call<'_>) -> Result<usize, Error> {
+        let sizes = call
             .run(|attempt| {
                 let mut pipeline = redis::pipe();
-                pipeline.cmd("ZSCORE").arg(Keys(session).index_shard()).arg(session.as_str());
                 self.ask_shards(&mut pipeline, &["size"]);
-                async move { attempt.pipeline::<Option<f64>>(&mut pipeline).await }
+                async move { attempt.pipeline::<usize>(&mut pipeline).await }
             })
             .await?;
-        let listed = answers.first().is_some_and(Option::is_some);
-        Ok(Count { listed, sessions: answers.into_iter().skip(1).flatten().sum::<f64>() as usize })
+        Ok(sizes.into_iter().sum())
     }
 
     /// The sessions that may exist.

@@ -8,13 +8,17 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use deadpool_redis::{Manager, Pool, Runtime, Timeouts};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
     Value, aio::MultiplexedConnection,
@@ -30,6 +34,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a new connection may take until it can be used. Longer than a call: where Redis is slow, the calls that wait
 /// for it are answered with an error, and the next ones find it made.
 const OPEN_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a link may leave a round trip without an answer before it is given up. A call that comes to its end sooner
+/// has spent its time elsewhere.
+const LINK_PATIENCE: Duration = Duration::from_millis(700);
 /// Connections of the pool beyond one a lane: they are for the moments in which a lane is being replaced.
 const SPARE_CONNECTIONS: usize = 4;
 
@@ -55,19 +62,29 @@ pub(super) struct Lanes {
 }
 
 #[derive(Default)]
-struct Lane {
-    link: Mutex<Option<Arc<Link>>>,
-    /// Held while a new link is made, which others wait for; then it tells why that failed, if it did.
-    opening: Arc<tokio::sync::Mutex<Option<String>>>,
+struct Lane(Mutex<LaneState>);
+
+#[derive(Default)]
+struct LaneState {
+    link: Option<Arc<Link>>,
+    /// A new link being made. All who need it wait for the same one.
+    opening: Option<Opening>,
 }
 
+/// Ends with the link, or with why there is none.
+type Opening = Shared<BoxFuture<'static, Result<Arc<Link>, Arc<str>>>>;
+
 impl Lane {
-    fn current(&self) -> Option<Arc<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn state(&self) -> MutexGuard<'_, LaneState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replace(&self, link: Option<Arc<Link>>) {
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
+    /// Nobody is to use this link any more.
+    fn give_up(&self, link: &Arc<Link>) {
+        let mut state = self.state();
+        if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            state.link = None;
+        }
     }
 }
 
@@ -154,16 +171,12 @@ impl Lanes {
         };
         // The deadline of a call is around all of it; a second one inside would only be a second timer.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(STORE_DEADLINE))
+            .set_connection_timeout(Some(OPEN_DEADLINE))
             .set_response_timeout(None)
             .set_push_sender(on_push);
         let pool = Pool::builder(Manager::new_with_config(info, config)?)
             .max_size(threads + SPARE_CONNECTIONS)
-            .timeouts(Timeouts {
-                wait: Some(STORE_DEADLINE),
-                create: Some(STORE_DEADLINE),
-                recycle: Some(STORE_DEADLINE),
-            })
+            .timeouts(Timeouts { wait: Some(OPEN_DEADLINE), create: Some(OPEN_DEADLINE), recycle: Some(OPEN_DEADLINE) })
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::from((redis::ErrorKind::InvalidClientConfig, "pool", error.to_string())))?;
@@ -184,25 +197,27 @@ impl Lanes {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let began = Instant::now();
         let number = THREAD.with(|number| number % self.lanes.len());
         let lane = &self.lanes[number];
+        // What the call waits on, and since when.
+        let mut asked = None;
         let attempts = async {
             let mut attempt = 0;
             loop {
                 attempt += 1;
                 let link = self.link(number).await?;
+                asked = Some((link.clone(), Instant::now()));
                 let error = match work(Attempt { link: link.clone(), deadline }).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
                 if error.is_unrecoverable_error() {
-                    self.give_up(lane, &link);
+                    lane.give_up(&link);
                 }
                 match error.code() {
                     Some("NOSCRIPT" | "LATE" | "TRYAGAIN") if attempt < MAX_ATTEMPTS => {
                         // A new link loads the scripts and reads the clock anew.
-                        self.give_up(lane, &link);
+                        lane.give_up(&link);
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     Some("OOM") => {
@@ -215,10 +230,11 @@ impl Lanes {
         let result = match tokio::time::timeout_at(deadline.into(), attempts).await {
             Ok(result) => result,
             Err(elapsed) => {
-                // What waits on a connection that does not answer would only wait longer. Where earlier round trips of
-                // the call took most of the time, it may be in order.
-                if deadline.duration_since(began) > STORE_DEADLINE * 9 / 10 {
-                    lane.replace(None);
+                // What waits on a connection that does not answer would only wait longer.
+                if let Some((link, since)) = &asked
+                    && since.elapsed() >= LINK_PATIENCE
+                {
+                    lane.give_up(link);
                 }
                 Err(Error::unavailable(elapsed))
             }
@@ -244,35 +260,29 @@ impl Lanes {
         }
     }
 
-    fn give_up(&self, lane: &Lane, link: &Arc<Link>) {
-        let mut current = lane.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            *current = None;
-        }
+    async fn link(self: &Arc<Self>, number: usize) -> Result<Arc<Link>, Error> {
+        let opening = {
+            let mut state = self.lanes[number].state();
+            if let Some(link) = state.link.as_ref().filter(|link| link.losses == self.losses()) {
+                return Ok(link.clone());
+            }
+            state.opening.get_or_insert_with(|| self.begin_opening(number)).clone()
+        };
+        opening.await.map_err(|cause| Error::unavailable(cause.to_string()))
     }
 
-    async fn link(self: &Arc<Self>, number: usize) -> Result<Arc<Link>, Error> {
-        let lane = &self.lanes[number];
-        let fresh = || lane.current().filter(|link| link.losses == self.losses());
-        if let Some(link) = fresh() {
-            return Ok(link);
-        }
-        if let Ok(mut outcome) = lane.opening.clone().try_lock_owned() {
-            // In a task of its own, because this call may end before the connection is made.
-            let lanes = self.clone();
-            tokio::spawn(async move {
-                let opened = tokio::time::timeout(OPEN_DEADLINE, lanes.open()).await;
-                *outcome = match opened.map_err(Cause::from).flatten() {
-                    Ok(link) => {
-                        lanes.lanes[number].replace(Some(Arc::new(link)));
-                        None
-                    }
-                    Err(cause) => Some(cause.to_string()),
-                };
-            });
-        }
-        let failure = lane.opening.lock().await.clone();
-        fresh().ok_or_else(|| Error::unavailable(failure.unwrap_or_else(|| "the connection was lost at once".into())))
+    /// Makes a lane's next link, in a task of its own because the call that needs it may end before it is made.
+    fn begin_opening(self: &Arc<Self>, number: usize) -> Opening {
+        let lanes = self.clone();
+        let task = tokio::spawn(async move {
+            let opened = tokio::time::timeout(OPEN_DEADLINE, lanes.open()).await;
+            let opened = opened.map_err(Cause::from).flatten().map(Arc::new);
+            let mut state = lanes.lanes[number].state();
+            state.opening = None;
+            state.link = opened.as_ref().ok().cloned();
+            opened.map_err(|cause| Arc::from(cause.to_string()))
+        });
+        async { task.await.unwrap_or_else(|ended| Err(Arc::from(ended.to_string()))) }.boxed().shared()
     }
 
     async fn open(&self) -> Result<Link, Cause> {
