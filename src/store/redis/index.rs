@@ -1,7 +1,8 @@
 //! The index of sessions: who may exist. Whether a session does exist, its own counter tells.
 //!
 //! An entry is written before a session's first push and then at most once in [`REFRESH`], with a score that is later
-//! than the session's end by [`SLACK`]. So the index never lacks a session; it may for a moment list one that has ended.
+//! than the session's end by [`SLACK`]. So the index may for a moment list a session that has ended; it lacks one only
+//! where it was removed in the midst of a push and Redis then failed, until the next push.
 
 use std::{
     collections::HashMap,
