@@ -25,13 +25,13 @@ lint: ## format, lints, licences and sources of dependencies, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny --locked check bans licenses sources
+	cargo deny --locked --workspace check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 
 advisories: ## known vulnerabilities of dependencies, where the advisory database can be reached
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	@cargo deny fetch db || { echo "make advisories: the advisory database cannot be reached from here; nothing was checked" >&2; exit 1; }
-	cargo deny --locked check advisories
+	cargo deny --locked --workspace check advisories
 
 bench: ## this server beside webdis, nginx and nchan, then the parts of it alone
 	@tests/setup redis-server:redis-server redis-benchmark:redis-tools webdis:webdis nginx:nginx-light wrk:wrk python3:python3 \

@@ -108,7 +108,7 @@ pub async fn healthz() -> HttpResponse {
         .body("ok")
 }
 
-/// Whether requests can be served: the store can be reached and the process is not about to end.
+/// Whether requests can be served: the store can be reached.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", operation_id = "readyz",
     responses(
@@ -117,9 +117,6 @@ pub async fn healthz() -> HttpResponse {
     ),
 )]
 pub async fn readyz(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
-    if hub.is_closing() {
-        return Err(Error::unavailable("the server is shutting down"));
-    }
     hub.store().ping().await?;
     Ok(healthz().await)
 }

@@ -58,6 +58,9 @@ impl App {
     /// When the address cannot be bound or the No Data picture not be drawn.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         telemetry::init(&config.log);
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         let workers = config.listen.workers;
         let store: Arc<dyn FrameStore> = match &config.store.redis_url {
             // The main thread uses the store too.
@@ -138,6 +141,7 @@ fn http_over_tcp(
         .app_data(hub)
         .configure(http::routes)
         .wrap(http::cors(cors))
+        .wrap(middleware::from_fn(http::error::refused_preflight))
         .wrap(middleware::from_fn(http::bound_unread))
         .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
     let app = app.into_factory().map_err(|error| error.error_response());

@@ -316,22 +316,25 @@ impl Config {
             cors: Cors::read(&env, &mut faults),
             log: Log::read(&env, &mut faults),
         };
-        config.check_together(&mut faults);
         if faults.0.is_empty() { Ok(config) } else { Err(faults.0) }
     }
 
-    /// What can be right alone and wrong together.
-    fn check_together(&self, faults: &mut Faults) {
-        let image = self.intake.max_image_bytes;
-        if self.store.redis_url.is_none() && image > self.store.max_memory {
-            let allowed = format!("at least MAX_IMAGE_BYTES ({image}), or else the largest picture could not be held");
-            faults.add("MAX_MEMORY", &self.store.max_memory.to_string(), allowed);
+    /// What is right and will yet surprise, for the log.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let image = ByteSize(self.intake.max_image_bytes as u64);
+        let mut warnings = Vec::new();
+        if self.store.redis_url.is_none() && self.store.max_memory <= self.intake.max_image_bytes {
+            warnings.push(format!(
+                "MAX_MEMORY is no more than MAX_IMAGE_BYTES ({image}): pictures that do not fit into it are answered 503 store_full"
+            ));
         }
-        if image > self.intake.max_inflight_bytes {
-            let allowed =
-                format!("at least MAX_IMAGE_BYTES ({image}), or else the largest picture could not be received");
-            faults.add("MAX_INFLIGHT_BYTES", &self.intake.max_inflight_bytes.to_string(), allowed);
+        if self.intake.max_inflight_bytes < self.intake.max_image_bytes {
+            warnings.push(format!(
+                "MAX_INFLIGHT_BYTES is less than MAX_IMAGE_BYTES ({image}): pictures that do not fit into it are answered 503 busy"
+            ));
         }
+        warnings
     }
 }
 
@@ -532,6 +535,11 @@ mod tests {
             assert_eq!((config.store.max_memory, config.intake.max_image_bytes), (1 << 30, 16 << 20));
             assert_eq!((config.pictures.nodata_size.width(), config.pictures.nodata_size.height()), (1280, 720));
             assert_eq!(config.pictures.carried.content_type(ImageType::Jpeg), "image/jpeg");
+            assert_eq!(config.listen.ip, IpAddr::from([0, 0, 0, 0]));
+            assert_eq!((config.store.limits.max_queue, config.store.limits.max_sessions), (1000, 100_000));
+            assert_eq!(config.intake.max_inflight_bytes, 256 << 20);
+            assert_eq!((config.cors, config.log.format), (Cors::Any, LogFormat::Text));
+            assert_eq!(config.log.filter, "info");
         }
     }
 
@@ -572,12 +580,18 @@ mod tests {
         let names = |vars: &[(&str, &str)]| -> Vec<_> {
             config(vars).err().unwrap_or_default().into_iter().map(|fault| fault.variable).collect()
         };
-        assert_eq!(names(&[("MAX_MEMORY", "1MiB")]), ["MAX_MEMORY"]);
-        assert!(names(&[("MAX_MEMORY", "1MiB"), ("REDIS_HOST", "redis")]).is_empty());
-        assert_eq!(names(&[("MAX_INFLIGHT_BYTES", "1MiB")]), ["MAX_INFLIGHT_BYTES"]);
         assert_eq!(names(&[("NODATA_HEIGHT", "8192")]), ["NODATA_HEIGHT"]);
         assert!(names(&[("NODATA_HEIGHT", "8192"), ("NODATA_ASPECT_RATIO", "1")]).is_empty());
         assert_eq!(names(&[("NODATA_ASPECT_RATIO", "0.0001")]), ["NODATA_ASPECT_RATIO"]);
+    }
+
+    #[test]
+    fn limits_that_keep_the_largest_picture_out_are_warned_of() {
+        let warnings = |vars: &[(&str, &str)]| config(vars).unwrap().warnings();
+        assert!(warnings(&[]).is_empty());
+        assert!(warnings(&[("MAX_MEMORY", "16MiB")])[0].starts_with("MAX_MEMORY"));
+        assert!(warnings(&[("MAX_MEMORY", "1MiB"), ("REDIS_HOST", "redis")]).is_empty());
+        assert!(warnings(&[("MAX_INFLIGHT_BYTES", "1MiB")])[0].starts_with("MAX_INFLIGHT_BYTES"));
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub enum Error {
         limit: usize,
     },
 
-    /// The connection ended before the body was complete.
-    #[error("the body was cut off before its end: send it again")]
+    /// The connection ended before the body was complete, or its chunks are malformed.
+    #[error("the body was cut off before its end, or its chunks are malformed: send it again")]
     BodyCutOff,
 
     /// No byte of the body came for a while, or the whole took too long.

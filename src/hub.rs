@@ -88,11 +88,6 @@ impl Hub {
         &self.budget
     }
 
-    /// Whether the process is about to end.
-    pub fn is_closing(&self) -> bool {
-        self.closing.is_cancelled()
-    }
-
     /// Checks a picture and appends it to its session.
     ///
     /// # Errors

@@ -92,7 +92,7 @@ async fn serve_demo(mut config: Config) -> anyhow::Result<()> {
     println!("Push a picture of your own:");
     println!("  curl --data-binary @picture.jpg http://localhost:{port}/image/mine");
     println!("Ctrl-C ends it.");
-    let producer = demo::produce(app.hub(), session);
+    let producer = demo::produce(app.hub(), session, config.pictures.nodata_size);
     tokio::select! {
         served = app.run(told_to_end()?) => Ok(served?),
         produced = producer => produced,

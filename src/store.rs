@@ -29,8 +29,8 @@ pub const TAKEN_GRACE: Duration = Duration::from_secs(2);
 /// - Each frame goes to at most one taker, and to exactly one while takers come before it expires.
 /// - A frame can be taken until it is `ttl` old and not after; then its memory is freed though nobody comes back.
 /// - A call that fails has pushed or taken nothing, as far as the backend can know.
-/// - Every call ends within a bounded time: [`redis::STORE_DEADLINE`] where a network is between; `stats` takes as long
-///   for every 512 sessions at most.
+/// - Every call ends within a bounded time: [`redis::STORE_DEADLINE`] where a network is between; `stats` takes
+///   [`redis::BATCH_TIME`] more for every 512 sessions.
 #[async_trait]
 pub trait FrameStore: Send + Sync {
     /// Numbers and appends a frame, dropping the oldest ones of the session beyond the cap, and renews the session.

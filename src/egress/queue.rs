@@ -101,7 +101,15 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
 #[utoipa::path(
     head, path = "/image/{session}", tag = "queue", operation_id = "peekImage",
     params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
-    responses((status = 200, description = "X-Queue-Length tells how many frames wait; X-No-Data: 1 where none does")),
+    responses(
+        (status = 200, description = "nothing is taken; as with GET, but without a length",
+         headers(
+            ("X-Queue-Length" = usize, description = "frames that wait"),
+            ("X-No-Data" = String, description = "1 where none does"),
+         )),
+        (status = 400, description = "refused"),
+        (status = 503, description = "store away"),
+    ),
 )]
 pub async fn peek(session: SessionId, hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
     let waiting = hub.store().queued(&session).await?;

@@ -1,8 +1,12 @@
 //! Errors as answers: each gets its status here and nowhere else.
 
+use actix_cors::CorsError;
 use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
     http::{StatusCode, header},
+    middleware::Next,
 };
 
 use crate::{error::Error, wire::error_body::ErrorBody};
@@ -47,6 +51,21 @@ impl ResponseError for Error {
 
 fn answer(status: StatusCode, code: &str, message: String) -> HttpResponse {
     HttpResponse::build(status).insert_header((header::CACHE_CONTROL, "no-store")).json(ErrorBody::new(code, message))
+}
+
+/// Gives a preflight that the CORS layer refuses the form of every other error.
+///
+/// # Errors
+/// The service's own.
+pub async fn refused_preflight<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    let response = next.call(request).await?;
+    let refused = response.response().error().and_then(|error| error.as_error::<CorsError>());
+    let Some(message) = refused.map(CorsError::to_string) else { return Ok(response.map_into_left_body()) };
+    let refused = answer(StatusCode::BAD_REQUEST, "bad_preflight", message);
+    Ok(response.into_response(refused.map_into_right_body()))
 }
 
 /// The answer to paths that lead nowhere.

@@ -22,7 +22,7 @@ use crate::{
     ),
     request_body(content = Vec<u8>, content_type = "image/*", description = "one picture"),
     responses(
-        (status = 200, description = "the frame is in the queue", body = PushAnswer, content_type = "application/json"),
+        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json"),
         (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),
@@ -50,9 +50,16 @@ pub async fn push(
 /// The same as POST, for clients that PUT.
 #[utoipa::path(
     put, path = "/image/{session}", tag = "queue", operation_id = "putImage",
-    params(("session" = String, Path, description = "see POST")),
+    params(
+        ("session" = String, Path, description = "see POST"),
+        ("X-Timestamp" = Option<String>, Header, description = "see POST"),
+    ),
     request_body(content = Vec<u8>, content_type = "image/*", description = "one picture"),
-    responses((status = 200, description = "see POST", body = PushAnswer, content_type = "application/json")),
+    responses(
+        (status = 200, description = "see POST", body = PushAnswer, content_type = "application/json"),
+        (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
+        (status = 503, description = "try again", body = ErrorBody),
+    ),
 )]
 pub async fn put(
     session: SessionId,

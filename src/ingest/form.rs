@@ -30,7 +30,7 @@ const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
     ),
     request_body(content = PictureForm, content_type = "multipart/form-data"),
     responses(
-        (status = 200, description = "the frame is in the queue", body = PushAnswer, content_type = "application/json"),
+        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json"),
         (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),
@@ -59,7 +59,9 @@ pub async fn push(
             }
             continue;
         }
-        if picture.is_some() {
+        // What a browser sends for a file field that was left empty has this name, and no bytes.
+        let perhaps_left_empty = file_name(&part) == Some("");
+        if picture.is_some() && !perhaps_left_empty {
             return Err(Error::TooManyFiles);
         }
         let mut file = Collector::new(declared_length(&request), hub.max_image_bytes());
@@ -67,9 +69,11 @@ pub async fn push(
             file.add(&chunk.map_err(reason)?)?;
         }
         let file = file.finish();
-        // What a browser sends for a file field that was left empty.
-        if !(file.is_empty() && file_name(&part) == Some("")) {
-            picture = Some(file);
+        if perhaps_left_empty && file.is_empty() {
+            continue;
+        }
+        if picture.replace(file).is_some() {
+            return Err(Error::TooManyFiles);
         }
     }
     let pushed = hub.push(&session, picture.ok_or(Error::NoFile)?, captured).await?;

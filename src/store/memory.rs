@@ -141,7 +141,9 @@ impl State {
         }
         let cost = size + FRAME_OVERHEAD + if is_new { session_cost(id) } else { 0 };
         if self.used_by_sessions + cost > max_memory {
-            return Err(Error::StoreFull("the sessions alone fill MAX_MEMORY; raise it, or use Redis"));
+            return Err(Error::StoreFull(
+                "the picture and the sessions do not fit into MAX_MEMORY together; raise it, or use Redis",
+            ));
         }
         let mut dropped = Vec::new();
         while self.sessions.get(id).is_some_and(|session| session.queue.len() >= limits.max_queue) {

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use image_streamer::config::VARIABLES;
+use image_streamer::{config::VARIABLES, placeholder::Format};
 
 use crate::harness::{
-    Backend, SOON, Server, picture::PHOTO_JPEG, process::Process, redis::free_port, server::command, until,
+    Backend, SOON, Server,
+    picture::{PHOTO_JPEG, counted, label},
+    process::Process,
+    redis::free_port,
+    server::command,
+    until,
 };
 
 const QUICK: Duration = Duration::from_secs(10);
@@ -95,14 +100,19 @@ async fn healthcheck_tells_by_its_exit_code_whether_the_server_can_serve() {
 
 #[tokio::test]
 async fn the_demo_counts_on_its_session_and_prints_links_that_work() {
-    let mut process =
-        Process::start(command(&["demo", "--ip", "127.0.0.1", "--port", "0"], &[("REDIS_HOST", "nowhere.invalid")]));
+    let small = [("MIMETYPE", "image/png"), ("NODATA_HEIGHT", "90")];
+    tokio::join!(check_demo(&[], (1280, 720, Format::Jpeg)), check_demo(&small, (160, 90, Format::Png)));
+}
+
+async fn check_demo(variables: &[(&str, &str)], (width, height, format): (u32, u32, Format)) {
+    let variables = [&[("REDIS_HOST", "nowhere.invalid")], variables].concat();
+    let mut process = Process::start(command(&["demo", "--ip", "127.0.0.1", "--port", "0"], &variables));
     let line = process.line_with("/image/xyzabc").await;
     let link = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
     let stats = process.line_with("/stats").await;
     let stats = stats.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
     let mut numbers = Vec::new();
-    for _ in 0..3 {
+    for shown in 1..=3 {
         let frame = until(SOON, "the next number", || async {
             let response = reqwest::get(&link).await.ok()?;
             (!response.headers().contains_key("x-no-data")).then_some(response)
@@ -110,10 +120,19 @@ async fn the_demo_counts_on_its_session_and_prints_links_that_work() {
         let response = frame.await;
         numbers.push(response.headers()["x-frame-seq"].to_str().unwrap().parse::<u64>().unwrap());
         let picture = image::load_from_memory(&response.bytes().await.unwrap()).unwrap();
-        assert_eq!((picture.width(), picture.height()), (1280, 720));
+        assert_eq!((picture.width(), picture.height()), (width, height));
+        assert!(label(&picture) == label(&counted(shown, width, height, format)), "it shows a {shown}");
     }
     assert_eq!(numbers, [numbers[0], numbers[0] + 1, numbers[0] + 2]);
     assert!(reqwest::get(stats).await.unwrap().text().await.unwrap().contains("xyzabc"));
     process.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(process.ended_within(QUICK).await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_demo_says_what_it_cannot_draw() {
+    let demo = command(&["demo", "--ip", "127.0.0.1", "--port", "0"], &[("MIMETYPE", "image/gif")]);
+    let (status, output) = Process::start(demo).ended_within(QUICK).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(output.contains("JPEG and PNG only") && output.contains("MIMETYPE"), "{output}");
 }

@@ -4,13 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Backend, picture::PHOTO_JPEG};
+use crate::harness::{Answer, Backend, Server, picture::PHOTO_JPEG};
 
 const METHODS: [&str; 7] = ["get", "head", "post", "put", "delete", "patch", "options"];
 
 #[tokio::test]
 async fn every_described_operation_exists_and_every_route_is_described() {
-    let server = Backend::Memory.server(&[]).await;
+    for backend in Backend::all().await {
+        check_description_against_routes(&backend.server(&[]).await).await;
+    }
+}
+
+async fn check_description_against_routes(server: &Server) {
     let answer = server.get("/openapi.json").await;
     assert_eq!(answer.header("content-type"), "application/json");
     let description = answer.json();
@@ -49,6 +54,15 @@ async fn every_described_operation_exists_and_every_route_is_described() {
             for field in ["operationId", "summary", "responses"] {
                 assert!(!operation[field].is_null(), "{method} {path} has no {field}");
             }
+            let described = |status: &str| !operation["responses"][status].is_null();
+            if path.contains("{session}") {
+                assert!(described("400") || described("4XX"), "{method} {path} does not tell of refusals");
+                assert!(described("503"), "{method} {path} does not tell of a store that is away");
+            }
+            let is_push = matches!(method.as_str(), "post" | "put");
+            let parameters = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let stamp = parameters.iter().any(|parameter| parameter["name"] == "X-Timestamp");
+            assert_eq!(stamp, is_push, "{method} {path}");
         }
     }
 }

@@ -15,7 +15,9 @@ use futures_util::{StreamExt, stream};
 use crate::harness::{
     Answer, RedisServer, SOON, Server,
     picture::{PHOTO_JPEG, number_of, numbered},
-    scale, until,
+    scale,
+    server::form_with,
+    until,
 };
 
 /// Within this a request is answered though Redis is away.
@@ -121,6 +123,7 @@ async fn assert_all_routes_say_unavailable(server: &Server) {
     for (method, path) in [
         ("POST", "/image/a"),
         ("PUT", "/image/new"),
+        ("POST", "/imageForm/a"),
         ("GET", "/image/a"),
         ("GET", "/image/a?wait=30"),
         ("HEAD", "/image/a"),
@@ -129,7 +132,13 @@ async fn assert_all_routes_say_unavailable(server: &Server) {
         ("GET", "/readyz"),
     ] {
         let start = Instant::now();
-        let answer = Answer::to(server.request(method, path).body(PHOTO_JPEG)).await;
+        let request = server.request(method, path);
+        let request = if path.starts_with("/imageForm") {
+            request.multipart(form_with("image", PHOTO_JPEG))
+        } else {
+            request.body(PHOTO_JPEG)
+        };
+        let answer = Answer::to(request).await;
         let took = start.elapsed();
         assert_eq!(answer.status, 503, "{method} {path}: {answer:?}");
         assert!(answer.has("retry-after"));

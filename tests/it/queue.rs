@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use image_streamer::frame::{Seq, Timestamp};
+use image_streamer::{
+    frame::{Seq, Timestamp},
+    placeholder::{self, Format, Size},
+};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
@@ -106,6 +109,8 @@ async fn no_data_is_a_picture_of_the_configured_size_or_204_where_asked_for() {
         assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("image/jpeg", "no-store"));
         let picture = image::load_from_memory_with_format(&answer.body, image::ImageFormat::Jpeg).unwrap();
         assert_eq!((picture.width(), picture.height()), (400, 300));
+        let size = Size::new(400, 300).unwrap();
+        assert_eq!(answer.body, placeholder::draw("No Data", "", size, Format::Jpeg).unwrap());
         assert_eq!(server.get("/image/nobody").await.body, answer.body, "it is drawn once");
 
         let empty = server.get("/image/nobody?empty=204").await;

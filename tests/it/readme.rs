@@ -47,6 +47,30 @@ async fn the_shell_recipes_push_and_take() {
 }
 
 #[tokio::test]
+async fn the_page_shows_ffmpegs_moving_test_source() {
+    let browser = Browser::start().await;
+    let server = Backend::Memory.server(&[]).await;
+    let ([page], [_, _, ffmpeg]) = (recipes("html").try_into().unwrap(), recipes("sh").try_into().unwrap());
+    // What each picture is, told by its pixels; a page of another site may read them only where it says so beforehand.
+    let notes = "<script>window.seen = [];
+        document.addEventListener('load', e => {
+            if (e.target.naturalWidth !== 640) return;
+            let c = document.createElement('canvas');
+            c.width = 640; c.height = 480;
+            c.getContext('2d').drawImage(e.target, 0, 0);
+            seen.push(c.toDataURL());
+        }, true)</script>";
+    let page = page.replace("<img id", "<img crossorigin id").replace(ITS_SERVER, &server.url(""));
+    let site = browser.page_of_another_site(notes.to_owned() + &page.replace("/image/cat", "/image/test")).await;
+    browser.client.goto(&site).await.unwrap();
+    run(&["bash", "-e", "-c"], &ffmpeg.replace("rate=2 ", "rate=2:duration=2 "), &server).await;
+    let different = || async { (browser.run("return new Set(seen).size").await == serde_json::json!(4)).then_some(()) };
+    until(SOON, "four pictures, each another one", different).await;
+    browser.screenshot("img-ffmpeg").await;
+    browser.client.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_python_recipe_prints_number_and_size() {
     let server = Backend::Memory.server(&[]).await;
     let [recipe] = recipes("python").try_into().expect("one recipe");

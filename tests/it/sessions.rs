@@ -3,13 +3,18 @@
 use std::collections::HashSet;
 
 use crate::harness::{
-    Answer, Backend, RedisServer,
+    Answer, Backend, RedisServer, Server,
     picture::{PHOTO_JPEG, numbered},
 };
 
 #[tokio::test]
 async fn get_session_makes_unguessable_ids_as_text_or_json() {
-    let server = Backend::Memory.server(&[]).await;
+    for backend in Backend::all().await {
+        check_new_sessions(&backend.server(&[]).await).await;
+    }
+}
+
+async fn check_new_sessions(server: &Server) {
     let mut ids = HashSet::new();
     for accept in ["*/*", "text/plain", "application/json", "application.json"] {
         for _ in 0..20 {

@@ -64,15 +64,19 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_let_in() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_cannot_hold_the_end_up() {
-    let server = Backend::Memory.server(&[]).await;
-    let mut upload = server.connect().await;
-    upload.write_all(b"POST /image/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n12").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let start = Instant::now();
-    server.signal(Signal::SIGTERM);
-    let (status, log) = server.into_process().ended_within(LIMIT + Duration::from_secs(5)).await;
-    assert_eq!(status.code(), Some(0), "{log}");
-    assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+    let [memory, redis] = Backend::all().await;
+    let check = async |backend: &Backend| {
+        let server = backend.server(&[]).await;
+        let mut upload = server.connect().await;
+        upload.write_all(b"POST /image/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n12").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let start = Instant::now();
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.into_process().ended_within(LIMIT + Duration::from_secs(5)).await;
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
+    };
+    tokio::join!(check(&memory), check(&redis));
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 
 use std::{process::Command, time::Duration};
 
+use image_streamer::placeholder::Format;
+
 use crate::harness::{
     Answer, Backend, RedisServer, SOON, Server,
+    picture::{counted, label},
     process::{Process, workspace_binary},
     redis::free_port,
     until,
@@ -22,17 +25,15 @@ async fn next_picture(server: &Server, session: &str) -> image::DynamicImage {
 
 const SIZE: [(&str, &str); 3] = [("NODATA_HEIGHT", "90"), ("NODATA_ASPECT_RATIO", "9/16"), ("MIMETYPE", "image/png")];
 
-/// The label of the picture with this number.
 fn label_of(number: u32) -> Vec<u8> {
-    let size = image_streamer::placeholder::Size::new(160, 90).unwrap();
-    let format = image_streamer::placeholder::Format::Png;
-    let drawn = image_streamer::placeholder::draw(&number.to_string(), "", size, format).unwrap();
-    label(&image::load_from_memory(&drawn).unwrap())
+    label(&counted(number, 160, 90, Format::Png))
 }
 
-/// The pixels of the label alone: the caption tells the time.
-fn label(picture: &image::DynamicImage) -> Vec<u8> {
-    picture.crop_imm(0, 0, picture.width(), picture.height() * 7 / 10).to_rgb8().into_raw()
+/// How many pixels of the caption, which tells the time, are as bright as ink.
+fn ink_in_caption(picture: &image::DynamicImage) -> usize {
+    let top = picture.height() * 7 / 10;
+    let caption = picture.crop_imm(0, top, picture.width(), picture.height() - top).to_rgb8();
+    caption.pixels().filter(|pixel| pixel.0[0] > 180).count()
 }
 
 #[tokio::test]
@@ -48,6 +49,8 @@ async fn it_pushes_1_2_3_to_the_given_session_as_bodies_or_as_forms() {
                 let picture = next_picture(&server, &session).await;
                 assert_eq!((picture.width(), picture.height()), (160, 90));
                 assert!(label(&picture) == label_of(number), "it shows a {number}");
+                assert!(ink_in_caption(&picture) > 20, "it tells the time");
+                assert_eq!(ink_in_caption(&counted(number, 160, 90, Format::Png)), 0);
             }
         }
     }

@@ -113,6 +113,11 @@ impl Call<'_> {
         self.lanes.run(self.deadline, work).await
     }
 
+    /// The same call with a later deadline.
+    pub(super) fn with_more_time(self, more: Duration) -> Self {
+        Self { deadline: self.deadline + more, ..self }
+    }
+
     /// Waits for something else than Redis, a lock say.
     pub(super) async fn wait<T>(&self, until: impl Future<Output = T>) -> Result<T, Error> {
         tokio::time::timeout_at(self.deadline.into(), until).await.map_err(Error::unavailable)

@@ -15,9 +15,11 @@ while left > 0 do
   left = left - 1
   -- Only the last of the queue can be the newest of the session, which keeps a longer life so that it stays the newest.
   local newest = left == 0 and redis.call('GET', counter)
-  local number = redis.call('LPOP', queue)
+  local number = redis.call('LINDEX', queue, 0)
   local frame = frames .. number
-  local stays = number == newest and redis.call('PTTL', frame) > tonumber(grace)
-  if stays or redis.call('PEXPIRE', frame, grace) == 1 then return {number, left} end
+  -- In a cluster a frame's key may be on its way to another node, and touching it an error: no number is popped before.
+  local lives = number == newest and redis.call('PTTL', frame) > tonumber(grace) or redis.call('PEXPIRE', frame, grace) == 1
+  redis.call('LPOP', queue)
+  if lives then return {number, left} end
 end
 return false

@@ -1,4 +1,7 @@
-//! Pictures to push.
+//! Pictures to push, and to compare with.
+
+use image::DynamicImage;
+use image_streamer::placeholder::{self, Format, Size};
 
 /// A photo, JPEG.
 pub const PHOTO_JPEG: &[u8] = include_bytes!("../../pictures/chelsea.jpg");
@@ -31,4 +34,15 @@ pub fn of_every_type() -> [(&'static str, Vec<u8>); 6] {
         ("image/avif", b"\0\0\0\x1cftypavif\0\0\0\0".to_vec()),
         ("image/bmp", bmp),
     ]
+}
+
+/// What a producer that counts draws for this number, without the time below it.
+pub fn counted(number: u32, width: u32, height: u32, format: Format) -> DynamicImage {
+    let size = Size::new(width, height).unwrap();
+    image::load_from_memory(&placeholder::draw(&number.to_string(), "", size, format).unwrap()).unwrap()
+}
+
+/// The pixels of such a picture down to the end of the number.
+pub fn label(picture: &DynamicImage) -> Vec<u8> {
+    picture.crop_imm(0, 0, picture.width(), picture.height() * 7 / 10).to_rgb8().into_raw()
 }
