@@ -13,7 +13,6 @@ use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_se
 use actix_web::{App as HttpApp, dev::AppConfig, middleware, web};
 use anyhow::Context;
 #[cfg(target_os = "linux")]
-use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +29,11 @@ use crate::{
 /// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
 /// the process is gone within 10 s of SIGTERM: container engines kill it then.
 const SHUTDOWN_SECONDS: u64 = 7;
-/// How long a client may take to send a request's head.
+/// How long a client may take to send the head of a connection's first request; for later ones there is
+/// [`crate::connection::QUIET_TIMEOUT`].
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of what is sent to it, the kernel's buffers being full, before its connection is
-/// reset. A phone that changes networks is back by then; one that is gone for good holds no frame any longer.
-/// (`TCP_USER_TIMEOUT` of tcp(7), so on Linux only.)
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Bytes of an answer that are put together before they are written: heads and texts. Pictures go past it.
@@ -121,9 +117,6 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A server that starts again right away gets its port, although old connections still linger on it.
         socket.set_reuseaddr(true)?;
-        // What is accepted inherits it.
-        #[cfg(target_os = "linux")]
-        SockRef::from(&socket).set_tcp_user_timeout(Some(SEND_TIMEOUT))?;
         socket.bind(address)?;
         socket.listen(BACKLOG)?.into_std()
     };

@@ -34,7 +34,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("MAX_IMAGE_BYTES", "16MiB", "largest picture"),
     ("MAX_QUEUE", "1000", "frames that wait in a session at most; the oldest are dropped"),
     ("MAX_MEMORY", "1GiB", "memory store: bytes held at most, bookkeeping counted; the oldest frames are dropped"),
-    ("MAX_INFLIGHT_BYTES", "256MiB", "bytes of bodies being received at most; 503 beyond"),
+    (
+        "MAX_INFLIGHT_BYTES",
+        "256MiB",
+        "bytes of bodies being received at most, and as many of pictures being sent; 503 beyond",
+    ),
     ("MAX_SESSIONS", "100000", "sessions at most; 503 beyond"),
     ("CORS_ORIGINS", "*", "origins whose pages may read the answers, with commas between; * for all"),
     ("LOG_FORMAT", "text", "text or json"),

@@ -1,4 +1,5 @@
-//! A client's connection, as the HTTP layer sees it: a byte stream with two handles for those above that layer.
+//! A client's connection, as the HTTP layer sees it: a byte stream with two handles for those above that layer, and an
+//! end for clients that have gone without a word.
 //!
 //! **The [`Outlet`]** is how a frame gets from where it is held to the socket without being copied on the way. The HTTP
 //! layer copies every body into a buffer of its connection. For pictures that copy would be the dearest part of an answer,
@@ -7,6 +8,8 @@
 //! layer itself has written before, the head, goes first and in the same system call.
 //!
 //! **The [`Inlet`]** bounds how much more is read from a client whose request has been refused.
+//!
+//! **[`QUIET_TIMEOUT`]** ends a connection that has come to a standstill, whatever the HTTP layer waits for.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,10 +20,18 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Duration, Instant, Sleep, sleep_until},
+};
 
 /// The most pieces that one answer, or one part of a stream, is made of: a head, a picture, what comes after it.
 const MAX_PIECES: usize = 3;
+
+/// A connection is closed when its client takes nothing of what waits to be sent for so long, or when nothing waits and no
+/// byte has gone either way. Longer than any wait that a request may ask for and than an idle connection is kept; and a
+/// kernel buffer of some MB that a client empties at 20 kB/s takes that long until it has room again.
+pub const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The second entrance of one connection.
 #[derive(Clone, Default)]
@@ -97,17 +108,49 @@ impl Inlet {
     }
 }
 
-/// A client's connection: a byte stream with an [`Outlet`] and an [`Inlet`].
+/// When bytes last went one way, and the timer of whoever waits for the next ones.
+struct Traffic {
+    last: Instant,
+    /// Made at the first wait. It may ring too early, and is then set anew: that is cheaper than at every byte.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self { last: Instant::now(), timer: None }
+    }
+
+    /// Ready with an error when [`QUIET_TIMEOUT`] has passed since then.
+    fn poll_quiet(&mut self, since: Instant, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let due = since + QUIET_TIMEOUT;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= due {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            timer.as_mut().reset(due);
+        }
+    }
+}
+
+/// A client's connection: a byte stream with an [`Outlet`] and an [`Inlet`], closed after [`QUIET_TIMEOUT`].
 pub struct Connection<T> {
     io: T,
     outlet: Outlet,
     inlet: Inlet,
+    read: Traffic,
+    sent: Traffic,
+    /// Whether the socket has refused what was to be sent last.
+    congested: bool,
 }
 
 impl<T> Connection<T> {
     /// Wraps a byte stream.
     pub fn new(io: T) -> Self {
-        Self { io, outlet: Outlet::default(), inlet: Inlet(Rc::new(Cell::new(usize::MAX))) }
+        let inlet = Inlet(Rc::new(Cell::new(usize::MAX)));
+        let (read, sent) = (Traffic::new(), Traffic::new());
+        Self { io, outlet: Outlet::default(), inlet, read, sent, congested: false }
     }
 
     /// The handle for bodies of answers.
@@ -127,10 +170,16 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
         let waiting = self.outlet.0.borrow();
         let [a, b, c] = &waiting.pieces;
         let io = Pin::new(&mut self.io);
-        match waiting.left {
+        let taken = match waiting.left {
             0 => io.poll_write(cx, first),
             _ => io.poll_write_vectored(cx, &[first, a, b, c].map(IoSlice::new)),
+        };
+        self.congested = taken.is_pending();
+        if self.congested {
+            return self.sent.poll_quiet(self.sent.last, cx).map(Err);
         }
+        self.sent.last = Instant::now();
+        taken
     }
 
     /// Ready once no piece waits any more.
@@ -178,7 +227,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
+            return match this.congested {
+                true => Poll::Pending,
+                false => this.read.poll_quiet(this.read.last.max(this.sent.last), cx).map(Err),
+            };
+        }
+        this.read.last = Instant::now();
         if allowed < usize::MAX {
             this.inlet.0.set(allowed.saturating_sub(buffer.filled().len() - before));
         }
@@ -225,6 +280,41 @@ mod tests {
             let got = two_answers_through(pipe_bytes).await;
             assert_eq!(got, "head one, picture one, end. head two, picture two!", "{pipe_bytes} bytes at once");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
+        let (server, mut client) = duplex(4);
+        let mut connection = Connection::new(server);
+        let outlet = connection.outlet();
+        outlet.send([Bytes::from(vec![7; 100]), Bytes::new(), Bytes::new()]);
+        let mut byte = [0];
+        let almost = QUIET_TIMEOUT - Duration::from_secs(1);
+        for _ in 0..10 {
+            assert!(tokio::time::timeout(almost, connection.flush()).await.is_err());
+            client.read_exact(&mut byte).await.unwrap();
+        }
+        let start = Instant::now();
+        assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!((QUIET_TIMEOUT..QUIET_TIMEOUT * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_gone_without_a_word_is_given_up_unless_something_is_sent_to_it() {
+        let (server, mut client) = duplex(64);
+        let mut connection = Connection::new(server);
+        let mut bytes = [0; 4];
+        let almost = QUIET_TIMEOUT - Duration::from_secs(1);
+        // Half a request, answers to an earlier one, and then nothing.
+        client.write_all(b"G").await.unwrap();
+        assert_eq!(connection.read(&mut bytes).await.unwrap(), 1);
+        for _ in 0..3 {
+            assert!(tokio::time::timeout(almost, connection.read(&mut bytes)).await.is_err());
+            connection.write_all(b"more").await.unwrap();
+        }
+        let start = Instant::now();
+        assert_eq!(connection.read(&mut bytes).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= QUIET_TIMEOUT && start.elapsed() < QUIET_TIMEOUT + Duration::from_secs(2));
     }
 
     #[tokio::test]

@@ -15,7 +15,11 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use crate::{connection::Outlet, hub::Hub, wire::header::NO_DATA};
+use crate::{
+    connection::Outlet,
+    hub::{Hub, budget::Share},
+    wire::header::NO_DATA,
+};
 
 /// A picture may be opened as a page of its own, and then it must not be able to do anything.
 const PICTURE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; sandbox";
@@ -43,13 +47,16 @@ fn no_data(hub: &Hub) -> HttpResponseBuilder {
     response
 }
 
-/// A picture's bytes as the body of an answer. It must not be used where HEAD could be asked for.
-fn with_bytes(request: &HttpRequest, mut response: HttpResponseBuilder, picture: Bytes) -> HttpResponse {
+/// A picture's bytes as the body of an answer, which holds its share of the budget until it is sent. It must not be used
+/// where HEAD could be asked for.
+fn with_bytes(request: &HttpRequest, mut response: HttpResponseBuilder, picture: Bytes, share: Share) -> HttpResponse {
     match request.conn_data::<Outlet>() {
         // The HTTP layer counts what goes through its own hands, so it is told the length and not to count.
-        Some(outlet) => response
-            .no_chunking(picture.len() as u64)
-            .body(PictureBody { outlet: outlet.clone(), picture: Some(picture) }),
+        Some(outlet) => response.no_chunking(picture.len() as u64).body(PictureBody {
+            outlet: outlet.clone(),
+            picture: Some(picture),
+            _share: share,
+        }),
         None => response.body(picture),
     }
 }
@@ -58,6 +65,7 @@ fn with_bytes(request: &HttpRequest, mut response: HttpResponseBuilder, picture:
 struct PictureBody {
     outlet: Outlet,
     picture: Option<Bytes>,
+    _share: Share,
 }
 
 impl MessageBody for PictureBody {

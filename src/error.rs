@@ -95,8 +95,8 @@ pub enum Error {
     #[error("the multipart body is not valid: {0}")]
     BadMultipart(String),
 
-    /// Other bodies in flight fill `MAX_INFLIGHT_BYTES`.
-    #[error("busy: the bodies being received fill the limit of {limit} bytes ({}), set by MAX_INFLIGHT_BYTES; try again", ByteSize(*.limit as u64))]
+    /// Other pictures on their way in, or out, fill `MAX_INFLIGHT_BYTES`.
+    #[error("busy: the pictures on their way in, or those on their way out, fill the limit of {limit} bytes ({}), set by MAX_INFLIGHT_BYTES; try again", ByteSize(*.limit as u64))]
     Busy {
         /// `MAX_INFLIGHT_BYTES`.
         limit: usize,

@@ -24,7 +24,8 @@ pub struct Hub {
     carried: Carried,
     no_data: NoData,
     max_image_bytes: usize,
-    budget: Budget,
+    incoming: Budget,
+    outgoing: Budget,
     closing: CancellationToken,
 }
 
@@ -47,7 +48,8 @@ impl Hub {
         closing: CancellationToken,
     ) -> Self {
         let Intake { max_image_bytes, max_inflight_bytes } = intake;
-        Self { store, carried, no_data, max_image_bytes, budget: Budget::new(max_inflight_bytes), closing }
+        let [incoming, outgoing] = [(); 2].map(|()| Budget::new(max_inflight_bytes));
+        Self { store, carried, no_data, max_image_bytes, incoming, outgoing, closing }
     }
 
     /// The store, for what needs no more than it.
@@ -84,8 +86,13 @@ impl Hub {
     }
 
     /// What bodies that are being received may take together.
-    pub fn budget(&self) -> &Budget {
-        &self.budget
+    pub fn incoming(&self) -> &Budget {
+        &self.incoming
+    }
+
+    /// What taken pictures that are being sent may take together.
+    pub fn outgoing(&self) -> &Budget {
+        &self.outgoing
     }
 
     /// Checks a picture and appends it to its session.
@@ -123,7 +130,8 @@ impl Hub {
             }
             tokio::select! {
                 more = notices.changed() => if !more { return Ok(None) },
-                () = tokio::time::sleep_until(deadline) => return Ok(None),
+                // One last look, should a notice have been lost together with its connection.
+                () = tokio::time::sleep_until(deadline) => return self.store.take(session).await,
                 () = self.closing.cancelled() => return Ok(None),
             }
         }

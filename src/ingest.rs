@@ -90,7 +90,7 @@ impl Incoming {
             limit,
             seen: 0,
             fault: Rc::default(),
-            share: Rc::new(RefCell::new(hub.budget().share())),
+            share: Rc::new(RefCell::new(hub.incoming().share())),
             idle: None,
             ends: Instant::now() + BODY_WHOLE,
             too_large,

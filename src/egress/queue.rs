@@ -78,6 +78,8 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
     if is_prefetch(request.headers()) {
         return Err(Error::Prefetch);
     }
+    // Before anything is taken: a frame that was taken has to be sent.
+    hub.outgoing().check()?;
     let Some(taken) = hub.take(&session, question.wait).await? else {
         if question.empty_is_204 {
             let mut response = HttpResponse::NoContent();
@@ -86,7 +88,7 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
         }
         let mut response = no_data(&hub);
         response.insert_header((QUEUE_LENGTH, 0));
-        return Ok(with_bytes(&request, response, hub.no_data().bytes.clone()));
+        return Ok(with_bytes(&request, response, hub.no_data().bytes.clone(), hub.outgoing().share()));
     };
     let frame = taken.frame;
     let mut response = picture(hub.content_type(frame.kind));
@@ -94,7 +96,10 @@ pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest)
         .insert_header((FRAME_SEQ, frame.seq.0))
         .insert_header((FRAME_TIMESTAMP, frame.captured.to_string()))
         .insert_header((QUEUE_LENGTH, taken.left));
-    Ok(with_bytes(&request, response, frame.bytes))
+    let mut share = hub.outgoing().share();
+    // It may be one too many by now; the next taker is told.
+    let _ = share.grow(frame.bytes.len());
+    Ok(with_bytes(&request, response, frame.bytes, share))
 }
 
 /// Tells how many frames wait, and takes none.

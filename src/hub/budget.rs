@@ -1,4 +1,4 @@
-//! [`Budget`]: how many bytes of bodies may be on their way in at once.
+//! [`Budget`]: how many bytes of pictures may be on their way in, or out, at once.
 
 use std::sync::{
     Arc,
@@ -19,6 +19,15 @@ impl Budget {
         Self { taken: Arc::default(), limit }
     }
 
+    /// Whether there is any room.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when there is none.
+    pub fn check(&self) -> Result<(), Error> {
+        let limit = self.limit;
+        if self.taken.load(Ordering::Relaxed) < limit { Ok(()) } else { Err(Error::Busy { limit }) }
+    }
+
     /// A share of nothing, to be grown as bytes arrive: a body that is announced and does not come takes no room.
     #[must_use]
     pub fn share(&self) -> Share {
@@ -26,7 +35,7 @@ impl Budget {
     }
 }
 
-/// The bytes of one body that has not been handed to the store yet; given back when it is dropped.
+/// The bytes of one picture on its way; given back when it is dropped.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,

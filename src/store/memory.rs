@@ -22,6 +22,8 @@ use crate::{
 const FRAME_OVERHEAD: usize = 320;
 /// Bytes that a session costs besides its frames and its id, measured likewise.
 const SESSION_OVERHEAD: usize = 640;
+/// Places that an empty queue may keep: [`SESSION_OVERHEAD`] counts them.
+const MAX_SPARE_PLACES: usize = 4;
 /// How often memory is freed in sessions that nobody touches.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -111,7 +113,12 @@ impl State {
 
     /// Takes the oldest frame off the session's queue.
     fn pop(&mut self, id: &SessionId) -> Option<Frame> {
-        let held = self.sessions.get_mut(id)?.queue.pop_front()?;
+        let queue = &mut self.sessions.get_mut(id)?.queue;
+        let held = queue.pop_front()?;
+        // What a backlog has left behind is given back: it counts for nothing in MAX_MEMORY.
+        if queue.capacity() > MAX_SPARE_PLACES && queue.len() < queue.capacity() / 4 {
+            queue.shrink_to(queue.capacity() / 2);
+        }
         self.used_by_frames -= held.cost();
         self.frame_ends.remove(&held.deadline);
         Some(held.frame)
@@ -285,5 +292,24 @@ impl FrameStore for MemoryStore {
 
     async fn notices(&self, session: &SessionId) -> Result<Notices, Error> {
         Ok(self.shared.listeners.listen(session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::ImageType;
+
+    #[test]
+    fn a_backlog_leaves_no_room_behind_that_nobody_counts() {
+        let mut state = State::default();
+        let session: SessionId = "a".parse().unwrap();
+        let ends = Instant::now() + Duration::from_secs(60);
+        for _ in 0..10_000 {
+            state.append(&session, NewFrame { bytes: "x".into(), kind: ImageType::Jpeg, captured: None }, ends);
+        }
+        while state.pop(&session).is_some() {}
+        assert!(state.sessions[&session].queue.capacity() <= MAX_SPARE_PLACES);
+        assert_eq!(state.used_by_frames, 0);
     }
 }

@@ -138,7 +138,7 @@ fn evalsha(script: &Script, keys: &[String]) -> Cmd {
 impl FrameStore for RedisStore {
     async fn push(&self, session: &SessionId, frame: NewFrame) -> Result<Pushed, Error> {
         let call = self.lanes.call();
-        self.index.announce(&call, session).await?;
+        let confirm = self.index.announce(&call, session).await?;
         let keys = Keys(session);
         let value = FrameValue::new(&frame, self.ttl_ms);
         let number = self.pushes.fetch_add(1, Ordering::Relaxed);
@@ -163,9 +163,9 @@ impl FrameStore for RedisStore {
                 Ok(redis::from_redis_value::<(u64, usize, usize, bool)>(numbered)?)
             })
             .await?;
-        if begins {
+        if confirm || begins {
             // The frame is there: whatever comes of this, the push has succeeded.
-            self.index.relist(&call, session).await;
+            self.index.confirm(&call, session).await;
         }
         Ok(Pushed { seq: Seq(seq), queued, dropped })
     }
@@ -217,10 +217,15 @@ impl FrameStore for RedisStore {
 
     async fn remove(&self, session: &SessionId) -> Result<(), Error> {
         let keys = Keys(session);
-        let remove = &evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames()]);
         let call = self.lanes.call();
-        call.run(|attempt| async move { attempt.command::<()>(remove).await }).await?;
-        self.index.forget(&call, session).await
+        // In this order a push between the two is removed with the session, and one after them lists it again.
+        self.index.forget(&call, session).await?;
+        call.run(|attempt| {
+            let mut remove = evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames()]);
+            remove.arg(attempt.latest());
+            async move { attempt.command::<()>(&remove).await }
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), Error> {

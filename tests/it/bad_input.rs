@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use image_streamer::ingest::BODY_IDLE;
+use image_streamer::ingest::{BODY_IDLE, BODY_WHOLE};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -11,6 +11,7 @@ use tokio::{
 use crate::harness::{
     Answer, Backend, Server,
     picture::{PHOTO_JPEG, PHOTO_PNG, numbered},
+    scale,
     server::{file_part, form_with},
 };
 
@@ -272,6 +273,29 @@ async fn a_body_that_stalls_is_cut_off_after_a_named_time() {
             start.elapsed()
         );
     }
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_let_be_for_a_while_and_not_for_ever() {
+    // The end of that while takes minutes and belongs into `make proof`; otherwise the rest comes sooner.
+    let proof = scale() > 1;
+    let server = Backend::Memory.server(&[]).await;
+    let mut socket = server.connect().await;
+    let head = format!("POST /image/a HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", PHOTO_JPEG.len());
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < if proof { BODY_WHOLE } else { BODY_IDLE * 3 / 2 } {
+        socket.write_all(&PHOTO_JPEG[sent..=sent]).await.unwrap();
+        sent += 1;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    if !proof {
+        socket.write_all(&PHOTO_JPEG[sent..]).await.unwrap();
+    }
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, if proof { b"HTTP/1.1 408" } else { b"HTTP/1.1 200" });
 }
 
 #[tokio::test]

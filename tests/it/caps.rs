@@ -191,3 +191,47 @@ async fn a_redis_without_memory_refuses_pushes_and_still_gives_frames() {
     let room = async || (server.post("/image/a", numbered(0, 400_000)).await.status == 200).then_some(());
     until(SOON, "it takes frames again", room).await;
 }
+
+#[tokio::test]
+async fn sessions_whose_first_push_failed_do_not_count_for_long() {
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[("MAX_SESSIONS", "3")]).await;
+    server.push("a", PHOTO_JPEG).await;
+    let _: () = redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for session in ["b", "c"] {
+        server.post(&format!("/image/{session}"), PHOTO_JPEG).await.is_refused(503, "store_full");
+    }
+    let _: () = redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(server.stats().await, [("a".into(), 1)]);
+    for session in ["d", "e"] {
+        let pushed = async || (server.post(&format!("/image/{session}"), PHOTO_JPEG).await.status == 200).then_some(());
+        until(SOON, "there is room for as many as the limit tells", pushed).await;
+    }
+    server.post("/image/f", PHOTO_JPEG).await.is_refused(503, "too_many_sessions");
+}
+
+#[tokio::test]
+async fn pictures_being_sent_beyond_max_inflight_bytes_stay_where_they_are() {
+    const MIB: usize = 1 << 20;
+    for backend in Backend::all().await {
+        let server = backend.server(&[("MAX_INFLIGHT_BYTES", "20MiB")]).await;
+        for number in 0..3 {
+            server.push("a", &numbered(number, 16 * MIB)).await;
+        }
+        let mut slow = Vec::new();
+        for left in [2, 1] {
+            let mut taker = server.connect().await;
+            taker.write_all(b"GET /image/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            taker.read_exact(&mut [0; 1000]).await.unwrap();
+            assert_eq!(server.stats().await, [("a".into(), left)]);
+            slow.push(taker);
+        }
+        let busy = server.get("/image/a").await;
+        busy.is_refused(503, "busy");
+        assert!(busy.has("retry-after") && busy.text().contains("MAX_INFLIGHT_BYTES"));
+        assert_eq!(server.stats().await, [("a".into(), 1)], "nothing was taken");
+        slow.clear();
+        let room = async || server.take("a").await;
+        assert_eq!(number_of(&until(SOON, "the room is given back", room).await), 2);
+    }
+}

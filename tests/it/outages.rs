@@ -340,3 +340,35 @@ async fn a_wait_is_ended_by_an_outage_and_works_again_after_it() {
     });
     assert_eq!(taken.body, PHOTO_JPEG);
 }
+
+#[tokio::test]
+async fn a_removal_that_was_answered_with_an_error_is_not_done_later() {
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[]).await;
+    server.push("a", PHOTO_JPEG).await;
+    redis.freeze();
+    server.ask("DELETE", "/session/a").await.is_refused(503, "store_unavailable");
+    redis.thaw();
+    assert_recovers(&server).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(server.stats().await.contains(&("a".into(), 1)));
+    assert_eq!(server.take("a").await.as_deref(), Some(PHOTO_JPEG));
+}
+
+#[tokio::test]
+async fn what_is_pushed_just_before_a_wait_ends_is_given_to_it_though_the_notice_was_lost() {
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[]).await;
+    for round in 0..5 {
+        let path = format!("/image/s{round}");
+        let wait = format!("{path}?wait=0.8&empty=204");
+        let (answer, pushed) = tokio::join!(server.get(&wait), async {
+            tokio::time::sleep(Duration::from_millis(650)).await;
+            let killed: i64 = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+            assert_eq!(killed, 1);
+            server.post(&path, numbered(round, 1000)).await
+        });
+        assert_eq!(pushed.status, 200);
+        assert_eq!((answer.status.as_u16(), number_of(&answer.body)), (200, round));
+    }
+}

@@ -1,8 +1,9 @@
 //! The index of sessions: who may exist. Whether a session does exist, its own counter tells.
 //!
-//! An entry is written before a session's first push and then at most once in [`REFRESH`], with a score that is later
-//! than the session's end by [`SLACK`]. So the index may for a moment list a session that has ended; it lacks one only
-//! where it was removed in the midst of a push and Redis then failed, until the next push.
+//! A session is listed before its first push, provisionally: an entry whose push fails is soon gone. The push then
+//! confirms it. From then on the entry is written before a push, at most once in [`REFRESH`], with a score that is later
+//! than the session's end by [`SLACK`]. So the index may for a moment list a session that has ended. It lacks one only
+//! where Redis failed between a push and its confirmation, or in the midst of a removal, until the next push.
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::Script;
+use redis::{Cmd, FromRedisValue, Script};
 
 use super::{
     keys::{INDEX_SHARDS, Keys, index_shard},
@@ -25,6 +26,9 @@ use crate::{error::Error, session::SessionId, store::StoreLimits};
 const REFRESH: Duration = Duration::from_secs(1);
 /// How much later than the session an entry ends: [`REFRESH`] and as much again for slow commands.
 const SLACK: Duration = Duration::from_secs(2);
+/// How long an entry lives that no push has confirmed: the longest call, and [`SLACK`], so that those who look for
+/// sessions that have ended do not take it for one.
+const PROVISIONAL: Duration = Duration::from_secs(3);
 /// Sessions whose counters are asked for in one round trip.
 pub(super) const BATCH: usize = 512;
 
@@ -79,53 +83,76 @@ impl Index {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that the session is listed before a frame of it is pushed.
-    pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
+    /// Sees to it that the session is listed before a frame of it is pushed. Tells whether the push is to confirm it.
+    pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
         let written = self.written().get(session).copied();
-        match written.map(|written| (written.at.elapsed(), written.losses == call.losses())) {
-            Some((age, true)) if age < REFRESH => Ok(()),
-            Some((age, _)) if age < self.limits.ttl && self.write(call, session, "renew").await? => Ok(()),
+        match written {
+            Some(Written { at, losses }) if at.elapsed() < REFRESH && losses == call.losses() => Ok(false),
             _ => self.admit(call, session).await,
         }
     }
 
-    /// Lists a session whatever the limit: a frame of it has been pushed. It may have been removed since it was
-    /// announced. Where this fails, the next push announces it again.
-    pub(super) async fn relist(&self, call: &Call<'_>, session: &SessionId) {
-        if self.write(call, session, "add").await.is_err() {
-            self.written().remove(session);
+    /// Lists a session for its whole life, whatever the limit: a frame of it has been pushed. It may be new, or have been
+    /// removed since it was announced. Where this fails, the next push announces it again.
+    pub(super) async fn confirm(&self, call: &Call<'_>, session: &SessionId) {
+        let life = self.life().as_millis().to_string();
+        let written = Written { at: Instant::now(), losses: call.losses() };
+        match self.write(call, session, "add", &[&life]).await {
+            Ok(_) => self.remember(session, written),
+            Err(_) => drop(self.written().remove(session)),
         }
     }
 
-    /// Writes the session's entry. Tells whether it is listed now.
-    async fn write(&self, call: &Call<'_>, session: &SessionId, verb: &str) -> Result<bool, Error> {
-        let losses = call.losses();
+    fn life(&self) -> Duration {
+        self.limits.ttl + SLACK
+    }
+
+    fn remember(&self, session: &SessionId, entry: Written) {
+        let mut written = self.written();
+        // Older entries spare nobody a round trip; they are thrown out when they may be the half.
+        if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
+            written.retain(|_, entry| entry.at.elapsed() < REFRESH);
+        }
+        written.insert(session.clone(), entry);
+    }
+
+    /// One change to the session's entry, unless it comes too late.
+    async fn write(&self, call: &Call<'_>, session: &SessionId, verb: &str, more: &[&str]) -> Result<u8, Error> {
         let shard = Keys(session).index_shard();
-        let life = (self.limits.ttl + SLACK).as_millis() as u64;
-        let listed = call
-            .run(|attempt| {
-                let mut write = redis::cmd("EVALSHA");
-                write.arg(self.script.get_hash()).arg(1).arg(&shard).arg(verb).arg(session.as_str()).arg(life);
-                write.arg(attempt.latest());
-                async move { attempt.command::<bool>(&write).await }
-            })
-            .await?;
-        if listed {
-            let mut written = self.written();
-            // Entries of sessions that have ended are of no use; they are thrown out when they may be the half.
-            if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
-                written.retain(|_, entry| entry.at.elapsed() < self.limits.ttl);
-            }
-            written.insert(session.clone(), Written { at: Instant::now(), losses });
-        }
-        Ok(listed)
+        call.run(|attempt| {
+            let mut write = self.command(&shard, &[verb, session.as_str(), &attempt.latest()]);
+            write.arg(more);
+            async move { attempt.command(&write).await }
+        })
+        .await
     }
 
-    /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each.
-    async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
-        // One that is listed already, by another replica or before this process began, need not queue with new ones.
-        if self.write(call, session, "renew").await? {
-            return Ok(());
+    /// Renews the entry. Tells whether the push is to confirm it; nothing where it is not listed.
+    async fn renew(&self, call: &Call<'_>, session: &SessionId) -> Result<Option<bool>, Error> {
+        let [life, provisional] = [self.life(), PROVISIONAL].map(|life| life.as_millis().to_string());
+        let written = Written { at: Instant::now(), losses: call.losses() };
+        match self.write(call, session, "renew", &[&life, &provisional]).await? {
+            0 => Ok(None),
+            1 => {
+                self.remember(session, written);
+                Ok(Some(false))
+            }
+            _ => Ok(Some(true)),
+        }
+    }
+
+    /// Lists a session that a push is to confirm.
+    async fn add_provisionally(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
+        self.write(call, session, "add", &[&PROVISIONAL.as_millis().to_string()]).await?;
+        Ok(true)
+    }
+
+    /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each. Tells
+    /// whether the push is to confirm it.
+    async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
+        // One that is listed already need not queue with new ones.
+        if let Some(confirm) = self.renew(call, session).await? {
+            return Ok(confirm);
         }
         let max = self.limits.max_sessions;
         let sessions = {
@@ -134,7 +161,7 @@ impl Index {
             let sessions = self.count(call).await?;
             // Whoever drew a ticket before is among `together` or has been counted, perhaps both.
             if sessions + together <= max {
-                return self.write(call, session, "add").await.map(drop);
+                return self.add_provisionally(call, session).await;
             }
             sessions
         };
@@ -144,35 +171,44 @@ impl Index {
             call.wait(self.admission.write()).await.map_err(|late| if sessions < max { late } else { full() })?;
         if self.count(call).await? >= max && !(self.throw_out_ended(call).await? && self.count(call).await? < max) {
             // Another push may have listed it meanwhile.
-            return if self.write(call, session, "renew").await? { Ok(()) } else { Err(full()) };
+            return self.renew(call, session).await?.ok_or_else(full);
         }
-        self.write(call, session, "add").await.map(drop)
+        self.add_provisionally(call, session).await
     }
 
     /// Some sessions that are counted may have ended within the slack. Tells whether there were any.
     async fn throw_out_ended(&self, call: &Call<'_>) -> Result<bool, Error> {
-        let ending: Vec<SessionId> = self.sessions(call, &["ending", &SLACK.as_millis().to_string()]).await?;
-        let mut gone = redis::pipe();
+        let shards: Vec<Vec<(String, f64)>> =
+            self.ask_shards(call, &["ending", &SLACK.as_millis().to_string()]).await?;
+        let ending: Vec<_> = shards
+            .into_iter()
+            .flatten()
+            .filter_map(|(id, score)| Some((id.parse::<SessionId>().ok()?, score)))
+            .collect();
+        let mut gone = Vec::new();
         for batch in ending.chunks(BATCH) {
             let exist = call
                 .run(|attempt| {
                     let mut pipeline = redis::pipe();
-                    for session in batch {
+                    for (session, _) in batch {
                         pipeline.cmd("EXISTS").arg(Keys(session).counter());
                     }
                     async move { attempt.pipeline::<bool>(&mut pipeline).await }
                 })
                 .await?;
-            for (session, _) in batch.iter().zip(exist).filter(|(_, exists)| !exists) {
-                gone.cmd("ZREM").arg(Keys(session).index_shard()).arg(session.as_str());
-            }
+            gone.extend(batch.iter().zip(exist).filter(|(_, exists)| !exists).map(|(entry, _)| entry));
         }
         if gone.is_empty() {
             return Ok(false);
         }
+        // A push may have begun the session again since: its entry then has another score and stays.
         call.run(|attempt| {
-            let mut gone = gone.clone();
-            async move { attempt.pipeline::<i64>(&mut gone).await }
+            let mut pipeline = redis::pipe();
+            for (session, score) in &gone {
+                let shard = Keys(session).index_shard();
+                pipeline.add_command(self.command(&shard, &["drop", session.as_str(), &score.to_string()]));
+            }
+            async move { attempt.pipeline::<i64>(&mut pipeline).await }
         })
         .await?;
         Ok(true)
@@ -180,45 +216,37 @@ impl Index {
 
     /// How many sessions are listed.
     async fn count(&self, call: &Call<'_>) -> Result<usize, Error> {
-        let sizes = call
-            .run(|attempt| {
-                let mut pipeline = redis::pipe();
-                self.ask_shards(&mut pipeline, &["size"]);
-                async move { attempt.pipeline::<usize>(&mut pipeline).await }
-            })
-            .await?;
-        Ok(sizes.into_iter().sum())
+        Ok(self.ask_shards::<usize>(call, &["size"]).await?.into_iter().sum())
     }
 
     /// The sessions that may exist.
     pub(super) async fn candidates(&self, call: &Call<'_>) -> Result<Vec<SessionId>, Error> {
-        self.sessions(call, &["list"]).await
-    }
-
-    async fn sessions(&self, call: &Call<'_>, question: &[&str]) -> Result<Vec<SessionId>, Error> {
-        let shards = call
-            .run(|attempt| {
-                let mut pipeline = redis::pipe();
-                self.ask_shards(&mut pipeline, question);
-                async move { attempt.pipeline::<Vec<String>>(&mut pipeline).await }
-            })
-            .await?;
+        let shards: Vec<Vec<String>> = self.ask_shards(call, &["list"]).await?;
         Ok(shards.into_iter().flatten().filter_map(|id| id.parse().ok()).collect())
     }
 
-    fn ask_shards(&self, pipeline: &mut redis::Pipeline, question: &[&str]) {
-        for shard in 0..INDEX_SHARDS {
-            pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(index_shard(shard)).arg(question);
-        }
+    /// Every shard's answer.
+    async fn ask_shards<T: FromRedisValue>(&self, call: &Call<'_>, question: &[&str]) -> Result<Vec<T>, Error> {
+        call.run(|attempt| {
+            let mut pipeline = redis::pipe();
+            for shard in 0..INDEX_SHARDS {
+                pipeline.add_command(self.command(&index_shard(shard), question));
+            }
+            async move { attempt.pipeline::<T>(&mut pipeline).await }
+        })
+        .await
     }
 
-    /// Takes the session off the index. A push that comes later through any replica sees that it begins a session and
-    /// lists it again.
+    fn command(&self, shard: &str, arguments: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.script.get_hash()).arg(1).arg(shard).arg(arguments);
+        command
+    }
+
+    /// Takes a session off the index that is about to be removed. A push that comes after its removal, through any
+    /// replica, sees that it begins a session and lists it again.
     pub(super) async fn forget(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
         self.written().remove(session);
-        let mut remove = redis::cmd("ZREM");
-        remove.arg(Keys(session).index_shard()).arg(session.as_str());
-        let remove = &remove;
-        call.run(|attempt| async move { attempt.command::<i64>(remove).await }).await.map(drop)
+        self.write(call, session, "remove", &[]).await.map(drop)
     }
 }

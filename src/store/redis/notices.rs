@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Requests to listen that wait at most.
 const MAX_WAITING: usize = 1024;
 
-type Answer = oneshot::Sender<Result<(), Error>>;
+type Answer = oneshot::Sender<Result<(), Arc<str>>>;
 
 /// The process's ear. Its task ends with it.
 pub(super) struct Notifier {
@@ -59,7 +59,7 @@ impl Notifier {
         let (answer, answered) = oneshot::channel();
         let subscribed = async {
             self.requests.send((session.clone(), answer)).await.map_err(Error::unavailable)?;
-            answered.await.map_err(Error::unavailable)?
+            answered.await.map_err(Error::unavailable)?.map_err(|cause| Error::unavailable(&*cause))
         };
         tokio::time::timeout(STORE_DEADLINE, subscribed).await.map_err(Error::unavailable)??;
         Ok(notices)
@@ -80,16 +80,21 @@ impl Ear {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let lost = self.lost.clone();
+        let mut waiting: Vec<(SessionId, Answer)> = Vec::new();
         loop {
             tokio::select! {
-                request = requests.recv() => {
-                    let Some((session, answer)) = request else { return };
-                    if answer.is_closed() {
-                        continue;
+                // All that wait share one round trip: after a restart everybody asks at once.
+                count = requests.recv_many(&mut waiting, MAX_WAITING) => {
+                    if count == 0 {
+                        return;
                     }
-                    let result = self.within_deadline(Self::subscribe, session).await;
                     // Whoever asked may have gone.
-                    let _ = answer.send(result);
+                    waiting.retain(|(_, answer)| !answer.is_closed());
+                    let (sessions, answers): (HashSet<_>, Vec<_>) = waiting.drain(..).unzip();
+                    let result = self.within_deadline(Self::subscribe, sessions).await;
+                    for answer in answers {
+                        let _ = answer.send(result.clone());
+                    }
                 }
                 () = lost.notified() => self.forget_connection(),
                 _ = tick.tick() => {
@@ -106,10 +111,10 @@ impl Ear {
         &mut self,
         work: impl AsyncFnOnce(&mut Self, T) -> RedisResult<()>,
         with: T,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Arc<str>> {
         let result = match tokio::time::timeout(STORE_DEADLINE, work(self, with)).await {
-            Ok(result) => result.map_err(Error::unavailable),
-            Err(elapsed) => Err(Error::unavailable(elapsed)),
+            Ok(result) => result.map_err(|error| error.to_string().into()),
+            Err(elapsed) => Err(elapsed.to_string().into()),
         };
         if result.is_err() && self.connection.is_some() {
             self.forget_connection();
@@ -149,11 +154,13 @@ impl Ear {
         self.connection.as_mut().ok_or_else(|| (redis::ErrorKind::Client, "no connection").into())
     }
 
-    async fn subscribe(&mut self, session: SessionId) -> RedisResult<()> {
+    async fn subscribe(&mut self, mut sessions: HashSet<SessionId>) -> RedisResult<()> {
         self.restore().await?;
-        if !self.subscribed.contains(&session) {
-            self.connection().await?.subscribe(Keys(&session).channel()).await?;
-            self.subscribed.insert(session);
+        sessions.retain(|session| !self.subscribed.contains(session));
+        if !sessions.is_empty() {
+            let channels: Vec<_> = sessions.iter().map(|session| Keys(session).channel()).collect();
+            self.connection().await?.subscribe(channels).await?;
+            self.subscribed.extend(sessions);
         }
         Ok(())
     }
@@ -161,8 +168,11 @@ impl Ear {
     /// Connects and subscribes to what is listened to, if that is not so already; then wakes everybody, because
     /// something may have been missed.
     async fn restore(&mut self) -> RedisResult<()> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
         let sessions = self.listeners.sessions();
-        if self.connection.is_some() || sessions.is_empty() {
+        if sessions.is_empty() {
             return Ok(());
         }
         let channels: Vec<_> = sessions.iter().map(|session| Keys(session).channel()).collect();
