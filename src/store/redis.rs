@@ -38,7 +38,7 @@ use crate::{
 
 /// The longest that a call may take, connecting and retries included, so that a client has its answer within a second.
 pub const STORE_DEADLINE: Duration = Duration::from_millis(800);
-/// How much longer a call may take for every [`BATCH`] of sessions that it counts beyond the first: several times what a
+/// How much longer a call may take for every 512 sessions that it counts beyond the first: several times what a
 /// Redis with nothing else to do needs.
 pub const BATCH_TIME: Duration = Duration::from_millis(10);
 /// The longest wait for the acknowledgement of what was sent to Redis before its connection counts as dead.
