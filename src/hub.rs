@@ -48,7 +48,7 @@ impl Hub {
         closing: CancellationToken,
     ) -> Self {
         let Intake { max_image_bytes, max_inflight_bytes } = intake;
-        let [incoming, outgoing] = [(); 2].map(|()| Budget::new(max_inflight_bytes));
+        let (incoming, outgoing) = (Budget::new(max_inflight_bytes), Budget::new(max_inflight_bytes));
         Self { store, carried, no_data, max_image_bytes, incoming, outgoing, closing }
     }
 

@@ -23,7 +23,7 @@ use redis::{Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResul
 use uuid::Uuid;
 
 use self::{
-    index::{BATCH, Index},
+    index::{BATCH, Entry, Index},
     keys::Keys,
     lanes::{Attempt, Lanes},
     notices::Notifier,
@@ -138,7 +138,7 @@ fn evalsha(script: &Script, keys: &[String]) -> Cmd {
 impl FrameStore for RedisStore {
     async fn push(&self, session: &SessionId, frame: NewFrame) -> Result<Pushed, Error> {
         let call = self.lanes.call();
-        let confirm = self.index.announce(&call, session).await?;
+        let entry = self.index.announce(&call, session).await?;
         let keys = Keys(session);
         let value = FrameValue::new(&frame, self.ttl_ms);
         let number = self.pushes.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +163,7 @@ impl FrameStore for RedisStore {
                 Ok(redis::from_redis_value::<(u64, usize, usize, bool)>(numbered)?)
             })
             .await?;
-        if confirm || begins {
+        if begins || entry == Entry::Provisional {
             // The frame is there: whatever comes of this, the push has succeeded.
             self.index.confirm(&call, session).await;
         }

@@ -68,6 +68,22 @@ struct Written {
     losses: u64,
 }
 
+impl Written {
+    /// To be asked for before the entry is sent: Redis counts its life from when it comes.
+    fn now(call: &Call<'_>) -> Self {
+        Self { at: Instant::now(), losses: call.losses() }
+    }
+}
+
+/// How a session is listed when a frame of it is about to be pushed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// For as long as the session lives.
+    Confirmed,
+    /// For [`PROVISIONAL`]: the push is to confirm it.
+    Provisional,
+}
+
 impl Index {
     pub(super) fn new(script: Script, limits: StoreLimits) -> Self {
         Self {
@@ -83,11 +99,11 @@ impl Index {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that the session is listed before a frame of it is pushed. Tells whether the push is to confirm it.
-    pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
+    /// Sees to it that the session is listed before a frame of it is pushed.
+    pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<Entry, Error> {
         let written = self.written().get(session).copied();
         match written {
-            Some(Written { at, losses }) if at.elapsed() < REFRESH && losses == call.losses() => Ok(false),
+            Some(Written { at, losses }) if at.elapsed() < REFRESH && losses == call.losses() => Ok(Entry::Confirmed),
             _ => self.admit(call, session).await,
         }
     }
@@ -95,10 +111,9 @@ impl Index {
     /// Lists a session for its whole life, whatever the limit: a frame of it has been pushed. It may be new, or have been
     /// removed since it was announced. Where this fails, the next push announces it again.
     pub(super) async fn confirm(&self, call: &Call<'_>, session: &SessionId) {
-        let life = self.life().as_millis().to_string();
-        let written = Written { at: Instant::now(), losses: call.losses() };
-        match self.write(call, session, "add", &[&life]).await {
-            Ok(_) => self.remember(session, written),
+        let written = Written::now(call);
+        match self.add(call, session, self.life()).await {
+            Ok(()) => self.remember(session, written),
             Err(_) => drop(self.written().remove(session)),
         }
     }
@@ -127,32 +142,29 @@ impl Index {
         .await
     }
 
-    /// Renews the entry. Tells whether the push is to confirm it; nothing where it is not listed.
-    async fn renew(&self, call: &Call<'_>, session: &SessionId) -> Result<Option<bool>, Error> {
+    /// Renews the entry, if there is one.
+    async fn renew(&self, call: &Call<'_>, session: &SessionId) -> Result<Option<Entry>, Error> {
         let [life, provisional] = [self.life(), PROVISIONAL].map(|life| life.as_millis().to_string());
-        let written = Written { at: Instant::now(), losses: call.losses() };
+        let written = Written::now(call);
         match self.write(call, session, "renew", &[&life, &provisional]).await? {
             0 => Ok(None),
             1 => {
                 self.remember(session, written);
-                Ok(Some(false))
+                Ok(Some(Entry::Confirmed))
             }
-            _ => Ok(Some(true)),
+            _ => Ok(Some(Entry::Provisional)),
         }
     }
 
-    /// Lists a session that a push is to confirm.
-    async fn add_provisionally(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
-        self.write(call, session, "add", &[&PROVISIONAL.as_millis().to_string()]).await?;
-        Ok(true)
+    async fn add(&self, call: &Call<'_>, session: &SessionId, life: Duration) -> Result<(), Error> {
+        self.write(call, session, "add", &[&life.as_millis().to_string()]).await.map(drop)
     }
 
-    /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each. Tells
-    /// whether the push is to confirm it.
-    async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<bool, Error> {
+    /// Lists a session unless it is one too many. Between replicas the limit may be overstepped by one for each.
+    async fn admit(&self, call: &Call<'_>, session: &SessionId) -> Result<Entry, Error> {
         // One that is listed already need not queue with new ones.
-        if let Some(confirm) = self.renew(call, session).await? {
-            return Ok(confirm);
+        if let Some(entry) = self.renew(call, session).await? {
+            return Ok(entry);
         }
         let max = self.limits.max_sessions;
         let sessions = {
@@ -161,7 +173,8 @@ impl Index {
             let sessions = self.count(call).await?;
             // Whoever drew a ticket before is among `together` or has been counted, perhaps both.
             if sessions + together <= max {
-                return self.add_provisionally(call, session).await;
+                self.add(call, session, PROVISIONAL).await?;
+                return Ok(Entry::Provisional);
             }
             sessions
         };
@@ -173,7 +186,8 @@ impl Index {
             // Another push may have listed it meanwhile.
             return self.renew(call, session).await?.ok_or_else(full);
         }
-        self.add_provisionally(call, session).await
+        self.add(call, session, PROVISIONAL).await?;
+        Ok(Entry::Provisional)
     }
 
     /// Some sessions that are counted may have ended within the slack. Tells whether there were any.
