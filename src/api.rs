@@ -1,4 +1,4 @@
-//! Sessions, statistics and health.
+//! Sessions, statistics, health and metrics.
 
 use actix_web::{HttpResponse, http::header, web};
 use serde::Serialize;
@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     hub::Hub,
     session::SessionId,
+    store,
     wire::{accept::WantsJson, error_body::ErrorBody},
 };
 
@@ -32,11 +33,34 @@ pub struct Stats {
 
 /// One session.
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SessionStats {
     /// Its id.
     id: String,
     /// Frames that can be taken.
     len: usize,
+    /// The number of its newest frame.
+    seq: u64,
+    /// Milliseconds since that was received.
+    age_ms: u64,
+    /// Frames a second that are pushed, over the last 2 to 4 s; 0 once none came for 10 s.
+    fps: f64,
+    /// Viewers of all replicas together; at most 5 s old.
+    viewers: usize,
+}
+
+impl From<store::SessionStats> for SessionStats {
+    fn from(stats: store::SessionStats) -> Self {
+        Self {
+            id: stats.session.to_string(),
+            len: stats.queued,
+            seq: stats.seq.0,
+            age_ms: stats.age.as_millis() as u64,
+            // Nobody reads more than two digits of it.
+            fps: (stats.fps * 100.0).round() / 100.0,
+            viewers: stats.viewers,
+        }
+    }
 }
 
 /// Makes a session id that nobody can guess.
@@ -73,7 +97,7 @@ pub async fn remove_session(session: SessionId, hub: web::Data<Hub>) -> Result<H
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Tells how many frames wait in which session.
+/// Tells how each session stands: frames that wait, the newest, its rate, its viewers.
 ///
 /// A session is listed from its first frame until EXPIRE seconds after its last, with `len` 0 too.
 #[utoipa::path(
@@ -88,10 +112,7 @@ pub async fn stats(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
     let stats = Stats {
         num_images: sessions.iter().map(|session| session.queued).sum(),
         num_sessions: sessions.len(),
-        sessions: sessions
-            .into_iter()
-            .map(|session| SessionStats { id: session.session.to_string(), len: session.queued })
-            .collect(),
+        sessions: sessions.into_iter().map(SessionStats::from).collect(),
     };
     Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(stats))
 }
@@ -119,4 +140,25 @@ pub async fn healthz() -> HttpResponse {
 pub async fn readyz(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
     hub.store().ping().await?;
     Ok(healthz().await)
+}
+
+/// What is counted and measured, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", operation_id = "metrics",
+    responses(
+        (status = 200, description = "Prometheus's text format 0.0.4; the number of sessions is left out while the store is away", body = String, content_type = "text/plain"),
+    ),
+)]
+pub async fn metrics(hub: web::Data<Hub>) -> HttpResponse {
+    let sessions = hub.store().sessions().await.ok();
+    match hub.metrics().render(sessions, hub.store().expired()) {
+        Ok(text) => HttpResponse::Ok()
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            HttpResponse::InternalServerError().finish()
+        }
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
     hub::{Hub, NoData},
     placeholder,
     store::{FrameStore, memory::MemoryStore, redis::RedisStore},
-    telemetry,
+    telemetry::{self, metrics::Metrics},
 };
 
 /// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
@@ -68,7 +68,9 @@ impl App {
         let (size, format) = (pictures.nodata_size, pictures.carried.placeholder_format());
         let bytes = tokio::task::spawn_blocking(move || placeholder::draw("No Data", "", size, format)).await??;
         let no_data = NoData { bytes, format };
-        let hub = Hub::new(store, pictures.carried, no_data, config.intake, closing.clone());
+        let metrics = Metrics::new().context("metrics")?;
+        let stale_after = config.live.stale_after;
+        let hub = Hub::new(store, pictures.carried, no_data, config.intake, stale_after, metrics, closing.clone());
         let hub = web::Data::new(hub);
 
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;

@@ -40,6 +40,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "bytes of bodies being received at most, and as many of pictures being sent; 503 beyond",
     ),
     ("MAX_SESSIONS", "100000", "sessions at most; 503 beyond"),
+    ("STALE_AFTER", "10", "seconds from a frame's receipt until it is not live any more, 0.5 to 86400"),
     ("CORS_ORIGINS", "*", "origins whose pages may read the answers, with commas between; * for all"),
     ("LOG_FORMAT", "text", "text or json"),
     ("RUST_LOG", "info", "what is logged: error, warn, info, debug, trace, or module=level, with commas between"),
@@ -56,6 +57,8 @@ pub struct Config {
     pub pictures: Pictures,
     /// How much is let in at once.
     pub intake: Intake,
+    /// What viewers see.
+    pub live: Live,
     /// Which other sites' pages may read answers.
     pub cors: Cors,
     /// How to log.
@@ -109,6 +112,13 @@ pub struct Intake {
     pub max_image_bytes: usize,
     /// `MAX_INFLIGHT_BYTES`.
     pub max_inflight_bytes: usize,
+}
+
+/// What viewers see.
+#[derive(Debug, Clone, Copy)]
+pub struct Live {
+    /// `STALE_AFTER`: the age from which on a frame is not live any more.
+    pub stale_after: Duration,
 }
 
 /// Which other sites' pages may read answers.
@@ -246,6 +256,7 @@ struct Environment {
     max_memory: Option<String>,
     max_inflight_bytes: Option<String>,
     max_sessions: Option<String>,
+    stale_after: Option<String>,
     cors_origins: Option<String>,
     log_format: Option<String>,
     rust_log: Option<String>,
@@ -317,6 +328,7 @@ impl Config {
             store: Store::read(&env, &mut faults),
             pictures: Pictures::read(&env, &mut faults),
             intake: Intake::read(&env, &mut faults),
+            live: Live::read(&env, &mut faults),
             cors: Cors::read(&env, &mut faults),
             log: Log::read(&env, &mut faults),
         };
@@ -469,6 +481,15 @@ impl Intake {
                 u64::MAX,
             ),
         }
+    }
+}
+
+impl Live {
+    fn read(env: &Environment, faults: &mut Faults) -> Self {
+        let seconds = faults.read("STALE_AFTER", env.stale_after.as_ref(), 10.0, "seconds from 0.5 to 86400", |text| {
+            text.parse().ok().filter(|seconds| (0.5..=86_400.0).contains(seconds))
+        });
+        Self { stale_after: Duration::from_secs_f64(seconds) }
     }
 }
 

@@ -9,19 +9,25 @@
 //!
 //! **The [`Inlet`]** bounds how much more is read from a client whose request has been refused.
 //!
-//! **[`QUIET_TIMEOUT`]** ends a connection that has come to a standstill, whatever the HTTP layer waits for.
+//! **[`QUIET_TIMEOUT`]** ends a connection that has come to a standstill, whatever the HTTP layer waits for. An answer that
+//! goes on for ever has rules of its own: [`Outlet::begin_stream`].
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
+use actix_web::body::{BodySize, MessageBody};
 use bytes::{Buf, Bytes};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::{Duration, Instant, Sleep, sleep_until},
 };
 
@@ -32,6 +38,42 @@ const MAX_PIECES: usize = 3;
 /// byte has gone either way. Longer than any wait that a request may ask for and than an idle connection is kept; and a
 /// kernel buffer of some MB that a client empties at 20 kB/s takes that long until it has room again.
 pub const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A viewer whose socket takes nothing of what waits to be sent is dropped after so long. A phone in a tunnel comes back
+/// sooner, and until then it costs one frame.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much the kernel holds of a stream that it has not sent yet, in bytes: what is pushed meanwhile is newer. With less, a
+/// fast network would wait for us; with its own choice of some MB, a viewer on a slow one would be seconds behind.
+const UNSENT_BYTES: u32 = 64 * 1024;
+/// How long a stream's client may be silent before the kernel asks whether it is still there, and how long it may then not
+/// answer, each of [`KEEPALIVE_PROBES`] times. A recorder that waits for a silent camera stays, one that has lost its
+/// network is gone after 90 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_IDLE`].
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// See [`KEEPALIVE_IDLE`].
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// What is below a [`Connection`].
+pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// An answer begins that goes on for ever.
+    fn begin_stream(&self) {}
+}
+
+impl Socket for TcpStream {
+    fn begin_stream(&self) {
+        let socket = SockRef::from(self);
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        // Both fail only where the client has already gone.
+        socket.set_tcp_keepalive(&keepalive).ok();
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
+    }
+}
 
 /// The second entrance of one connection.
 #[derive(Clone, Default)]
@@ -47,6 +89,7 @@ struct Waiting {
     begun: bool,
     /// The body that waits until nothing is left.
     body: Option<Waker>,
+    streams: bool,
 }
 
 impl Outlet {
@@ -59,6 +102,17 @@ impl Outlet {
         waiting.begun = false;
     }
 
+    /// The answer goes on for ever: its client may be silent for as long as it likes, but must take what is sent within
+    /// [`STALL_TIMEOUT`], and the kernel is to hold little of it.
+    pub fn begin_stream(&self) {
+        self.0.borrow_mut().streams = true;
+    }
+
+    /// Waits until the socket has taken everything that was handed over.
+    pub async fn sent(&self) {
+        poll_fn(|context| self.poll_sent(context)).await;
+    }
+
     /// Ready once the socket has taken everything that was handed over.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.0.borrow_mut();
@@ -67,6 +121,36 @@ impl Outlet {
         }
         waiting.body = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// The body of an answer that goes on for ever: some bytes at once, and then whatever a task hands to the [`Outlet`]. It
+/// ends with the task, and the task with it.
+pub struct EndlessBody {
+    first: Bytes,
+    task: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl EndlessBody {
+    /// A body over the connection that the outlet belongs to.
+    pub fn new(first: Bytes, outlet: &Outlet, task: impl Future<Output = ()> + 'static) -> Self {
+        outlet.begin_stream();
+        Self { first, task: Box::pin(task) }
+    }
+}
+
+impl MessageBody for EndlessBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
+        }
+        self.task.as_mut().poll(context).map(|()| None)
     }
 }
 
@@ -120,9 +204,9 @@ impl Traffic {
         Self { last: Instant::now(), timer: None }
     }
 
-    /// Ready with an error when [`QUIET_TIMEOUT`] has passed since then.
-    fn poll_quiet(&mut self, since: Instant, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let due = since + QUIET_TIMEOUT;
+    /// Ready with an error when so much time has passed since then.
+    fn poll_quiet(&mut self, since: Instant, limit: Duration, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let due = since + limit;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         loop {
             ready!(timer.as_mut().poll(cx));
@@ -141,8 +225,10 @@ pub struct Connection<T> {
     inlet: Inlet,
     read: Traffic,
     sent: Traffic,
-    /// Whether the socket has refused what was to be sent last.
-    congested: bool,
+    /// Since when the socket has taken nothing of what is to be sent.
+    congested: Option<Instant>,
+    /// Whether the socket knows that it carries a stream.
+    streams: bool,
 }
 
 impl<T> Connection<T> {
@@ -150,7 +236,7 @@ impl<T> Connection<T> {
     pub fn new(io: T) -> Self {
         let inlet = Inlet(Rc::new(Cell::new(usize::MAX)));
         let (read, sent) = (Traffic::new(), Traffic::new());
-        Self { io, outlet: Outlet::default(), inlet, read, sent, congested: false }
+        Self { io, outlet: Outlet::default(), inlet, read, sent, congested: None, streams: false }
     }
 
     /// The handle for bodies of answers.
@@ -164,20 +250,26 @@ impl<T> Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Connection<T> {
+impl<T: Socket> Connection<T> {
     /// Writes the HTTP layer's bytes, if any, and the pieces that wait, at once. Tells how many of both were taken.
     fn poll_send(&mut self, first: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let waiting = self.outlet.0.borrow();
+        if waiting.streams && !self.streams {
+            self.streams = true;
+            self.io.begin_stream();
+        }
         let [a, b, c] = &waiting.pieces;
         let io = Pin::new(&mut self.io);
         let taken = match waiting.left {
             0 => io.poll_write(cx, first),
             _ => io.poll_write_vectored(cx, &[first, a, b, c].map(IoSlice::new)),
         };
-        self.congested = taken.is_pending();
-        if self.congested {
-            return self.sent.poll_quiet(self.sent.last, cx).map(Err);
+        if taken.is_pending() {
+            let since = *self.congested.get_or_insert_with(Instant::now);
+            let limit = if self.streams { STALL_TIMEOUT } else { QUIET_TIMEOUT };
+            return self.sent.poll_quiet(since, limit, cx).map(Err);
         }
+        self.congested = None;
         self.sent.last = Instant::now();
         taken
     }
@@ -194,7 +286,7 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+impl<T: Socket> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.outlet.0.borrow().begun {
@@ -219,7 +311,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
+impl<T: Socket> AsyncRead for Connection<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let allowed = this.inlet.0.get();
@@ -228,9 +320,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
         }
         let before = buffer.filled().len();
         if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
-            return match this.congested {
+            return match this.congested.is_some() || this.streams {
                 true => Poll::Pending,
-                false => this.read.poll_quiet(this.read.last.max(this.sent.last), cx).map(Err),
+                false => this.read.poll_quiet(this.read.last.max(this.sent.last), QUIET_TIMEOUT, cx).map(Err),
             };
         }
         this.read.last = Instant::now();
@@ -243,11 +335,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+
+    impl Socket for DuplexStream {}
 
     /// Two answers over a pipe that holds so few bytes, each of a head through the front door and pieces through the
     /// other, read slowly by the other side. What it gets.
@@ -297,6 +389,20 @@ mod tests {
         let start = Instant::now();
         assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!((QUIET_TIMEOUT..QUIET_TIMEOUT * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_takes_nothing_is_dropped_sooner_and_one_that_has_nothing_to_take_is_not() {
+        let (server, _client) = duplex(4);
+        let mut connection = Connection::new(server);
+        let outlet = connection.outlet();
+        outlet.begin_stream();
+        connection.write_all(b"head").await.unwrap();
+        assert!(tokio::time::timeout(QUIET_TIMEOUT * 10, connection.read(&mut [0])).await.is_err());
+        outlet.send([Bytes::from(vec![7; 100]), Bytes::new(), Bytes::new()]);
+        let start = Instant::now();
+        assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < STALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use crate::{
     hub::Hub,
     placeholder::{self, Size},
     session::SessionId,
+    telemetry::metrics::WayIn,
 };
 
 /// The demo's session.
@@ -28,7 +29,7 @@ pub async fn produce(hub: Arc<Hub>, session: SessionId, size: Size) -> anyhow::R
         let picture = tokio::task::spawn_blocking(move || {
             placeholder::draw(&number.to_string(), &placeholder::clock(), size, format)
         });
-        match hub.push(&session, picture.await??, None).await {
+        match hub.push(&session, picture.await??, None, WayIn::Body).await {
             Err(error @ Error::WrongType { .. }) => bail!("the demo's camera draws JPEG and PNG only: {error}"),
             Err(error) => tracing::warn!(%error, number, "the demo's picture was refused"),
             Ok(_) => {}

@@ -1,6 +1,10 @@
 //! The ways out, one per file, and what they share: how a picture is answered.
 
+pub mod cursor;
+pub mod mjpeg;
 pub mod queue;
+pub mod snapshot;
+pub mod websocket;
 
 use std::{
     convert::Infallible,
@@ -10,15 +14,18 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    body::{BodySize, MessageBody},
-    http::header,
+    body::{self, BodySize, MessageBody},
+    http::{Method, header},
 };
 use bytes::Bytes;
 
 use crate::{
     connection::Outlet,
+    error::Error,
+    frame::Frame,
     hub::{Hub, budget::Share},
-    wire::header::NO_DATA,
+    telemetry::metrics::WayOut,
+    wire::header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA},
 };
 
 /// A picture may be opened as a page of its own, and then it must not be able to do anything.
@@ -45,6 +52,21 @@ fn no_data(hub: &Hub) -> HttpResponseBuilder {
     let mut response = picture(hub.no_data_type());
     response.insert_header((NO_DATA, "1"));
     response
+}
+
+/// The answer where there is no frame, for who wants no picture then.
+fn nothing() -> HttpResponseBuilder {
+    let mut response = HttpResponse::NoContent();
+    response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((NO_DATA, "1"));
+    response
+}
+
+/// Answers with the No Data picture, or without where HEAD was asked for.
+fn with_no_data(request: &HttpRequest, mut response: HttpResponseBuilder, hub: &Hub) -> HttpResponse {
+    if request.method() == Method::HEAD {
+        return response.body(body::None::new());
+    }
+    with_bytes(request, response, hub.no_data().bytes.clone(), hub.outgoing().share())
 }
 
 /// A picture's bytes as the body of an answer, which holds its share of the budget until it is sent. It must not be used
@@ -81,4 +103,31 @@ impl MessageBody for PictureBody {
         }
         self.outlet.poll_sent(context).map(|()| None)
     }
+}
+
+/// Answers with a frame: its number, its time and its picture, or no picture where HEAD was asked for.
+fn with_frame(
+    request: &HttpRequest,
+    mut response: HttpResponseBuilder,
+    hub: &Hub,
+    frame: Frame,
+    way: WayOut,
+) -> HttpResponse {
+    response.insert_header((FRAME_SEQ, frame.seq.0)).insert_header((FRAME_TIMESTAMP, frame.captured.to_string()));
+    if request.method() == Method::HEAD {
+        return response.body(body::None::new());
+    }
+    let mut share = hub.outgoing().share();
+    // It may be one too many by now; the next one who asks is told.
+    let _ = share.grow(frame.bytes.len());
+    hub.metrics().sent(way, frame.bytes.len());
+    with_bytes(request, response, frame.bytes, share)
+}
+
+/// The second entrance of the request's connection.
+///
+/// # Errors
+/// [`Error::NoConnection`] where the request has not come over a [`crate::connection::Connection`].
+fn outlet(request: &HttpRequest) -> Result<Outlet, Error> {
+    request.conn_data::<Outlet>().cloned().ok_or(Error::NoConnection)
 }

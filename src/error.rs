@@ -36,6 +36,32 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// A request for a WebSocket route that is no WebSocket handshake.
+    #[error("this route is for WebSockets: connect with ws:// or wss:// ({0})")]
+    NotWebSocket(String),
+
+    /// A WebSocket message that means nothing here.
+    #[error("the message is not understood: expected {expected}")]
+    BadMessage {
+        /// What it may be.
+        expected: &'static str,
+    },
+
+    /// One more session than one WebSocket may watch.
+    #[error("too many sessions for one WebSocket: the limit is {limit}; unsubscribe from some, or open another")]
+    TooManySubscriptions {
+        /// How many there may be.
+        limit: usize,
+    },
+
+    /// A body that is none of the streams of pictures that are understood.
+    #[error("this is no stream of pictures: {0}")]
+    NotAStream(String),
+
+    /// A stream needs the connection itself, and the request has not come over one of this server's.
+    #[error("live viewing is not possible over this connection")]
+    NoConnection,
+
     /// A body without a single byte.
     #[error("the body is empty: send one picture as the whole body")]
     EmptyBody,
@@ -133,6 +159,11 @@ impl Error {
             Self::BadSession => "bad_session",
             Self::BadTimestamp => "bad_timestamp",
             Self::BadQuery { .. } => "bad_query",
+            Self::NotWebSocket(_) => "not_a_websocket",
+            Self::BadMessage { .. } => "bad_message",
+            Self::TooManySubscriptions { .. } => "too_many_subscriptions",
+            Self::NotAStream(_) => "not_a_stream",
+            Self::NoConnection => "no_connection",
             Self::EmptyBody => "empty_body",
             Self::TooLarge { .. } => "too_large",
             Self::BodyCutOff => "body_cut_off",

@@ -164,6 +164,8 @@ pub struct Frame {
     pub kind: ImageType,
     /// When the picture was taken, as the producer says, else when it was received.
     pub captured: Timestamp,
+    /// When it was received, by the clock of the server that it was pushed to.
+    pub received: Timestamp,
     /// The picture as it came.
     pub bytes: Bytes,
 }

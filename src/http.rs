@@ -18,11 +18,21 @@ use actix_web::{
 pub use self::refusal::{DRAIN_TIME, bound_unread};
 use crate::{
     api, config, egress, ingest,
-    wire::header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA, QUEUE_LENGTH},
+    wire::header::{FRAME_AGE_MS, FRAME_SEQ, FRAME_TIMESTAMP, FRAMES_MISSED, NO_DATA, QUEUE_LENGTH, VIEWERS},
 };
 
 /// Headers that pages of other sites may read, beside the few that they always may.
-const EXPOSED: [HeaderName; 5] = [FRAME_SEQ, FRAME_TIMESTAMP, QUEUE_LENGTH, NO_DATA, header::RETRY_AFTER];
+const EXPOSED: [HeaderName; 9] = [
+    FRAME_SEQ,
+    FRAME_TIMESTAMP,
+    FRAME_AGE_MS,
+    FRAMES_MISSED,
+    QUEUE_LENGTH,
+    NO_DATA,
+    VIEWERS,
+    header::ETAG,
+    header::RETRY_AFTER,
+];
 /// How long a browser may remember the answer to a preflight, in seconds: what Chromium caps it to.
 const PREFLIGHT_SECONDS: usize = 7200;
 
@@ -38,6 +48,25 @@ pub fn routes(app: &mut ServiceConfig) {
                 .route(put().to(ingest::body::put)),
         )
         .service(at("/imageForm/{session}", "POST").route(post().to(ingest::form::push)))
+        .service(
+            at("/stream/{session}", "GET, HEAD, POST")
+                .route(get().to(egress::mjpeg::watch))
+                .route(head().to(egress::mjpeg::peek))
+                .route(post().to(ingest::stream::push)),
+        )
+        .service(
+            at("/snapshot/{session}", "GET, HEAD")
+                .route(get().to(egress::snapshot::show))
+                .route(head().to(egress::snapshot::show)),
+        )
+        .service(
+            at("/frames/{session}", "GET, HEAD")
+                .route(get().to(egress::cursor::next))
+                .route(head().to(egress::cursor::next)),
+        )
+        .service(at("/ws/view", "GET").route(get().to(egress::websocket::view)))
+        .service(at("/ws/push/{session}", "GET").route(get().to(ingest::websocket::push)))
+        .service(at("/metrics", "GET, HEAD").route(get().to(api::metrics)).route(head().to(api::metrics)))
         .service(at("/stats", "GET, HEAD").route(get().to(api::stats)).route(head().to(api::stats)))
         .service(at("/healthz", "GET, HEAD").route(get().to(api::healthz)).route(head().to(api::healthz)))
         .service(at("/readyz", "GET, HEAD").route(get().to(api::readyz)).route(head().to(api::readyz)))

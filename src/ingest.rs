@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod form;
+pub mod stream;
+pub mod websocket;
 
 use std::{
     cell::RefCell,
@@ -23,13 +25,19 @@ use crate::{
     frame::Timestamp,
     hub::{Hub, budget::Share},
     store::Pushed,
-    wire::{accept::WantsJson, header::TIMESTAMP},
+    wire::{
+        accept::WantsJson,
+        header::{TIMESTAMP, VIEWERS},
+    },
 };
 
 /// The longest wait for the next byte of a body.
 pub const BODY_IDLE: Duration = Duration::from_secs(10);
 /// The longest time for a whole body: the largest picture by default over 0.5 Mbit/s.
 pub const BODY_WHOLE: Duration = Duration::from_secs(300);
+
+/// The longest wait for the next byte of a stream: a camera that sends a picture a minute is one.
+pub const STREAM_IDLE: Duration = Duration::from_secs(90);
 
 /// The answer to a push for clients that ask for JSON.
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,12 +53,10 @@ pub struct PushAnswer {
 
 /// Answers a push.
 fn answer(WantsJson(json): WantsJson, pushed: Pushed) -> HttpResponse {
-    if json {
-        let Pushed { seq, queued, dropped } = pushed;
-        HttpResponse::Ok().json(PushAnswer { seq: seq.0, queued, dropped })
-    } else {
-        HttpResponse::Ok().finish()
-    }
+    let Pushed { seq, queued, dropped, viewers } = pushed;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((VIEWERS, viewers));
+    if json { response.json(PushAnswer { seq: seq.0, queued, dropped }) } else { response.finish() }
 }
 
 /// The producer's `X-Timestamp`, if it sent one.

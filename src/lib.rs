@@ -1,6 +1,6 @@
 //! Image Streamer: a relay for streams of still images.
 //!
-//! Producers push pictures to a session over plain HTTP; consumers take them back in order. This crate is the server as
+//! Producers push pictures to a session over plain HTTP; consumers take them back in order, viewers watch them live. This crate is the server as
 //! a library, so that tests, benches and the `image-streamer` binary all use the same one.
 //!
 //! The map of the house, from the street to the cellar; a module uses those below it and never those above
@@ -13,9 +13,10 @@
 //! | [`http`] | every route on one page, errors as answers |
 //! | [`ingest`], [`egress`], [`api`] | the handlers: ways in, ways out, everything else |
 //! | [`hub`] | what all ways in and out share |
-//! | [`telemetry`] | logging |
+//! | [`telemetry`] | logging and metrics |
 //! | [`config`] | what can be set |
 //! | [`store`] | where frames wait: the contract, in memory, on Redis |
+//! | [`websocket`] | what the WebSocket routes share |
 //! | [`connection`] | a client's connection below the HTTP layer |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
@@ -35,4 +36,5 @@ pub mod placeholder;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod websocket;
 pub mod wire;

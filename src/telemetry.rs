@@ -1,4 +1,6 @@
-//! Logging.
+//! Logging and metrics.
+
+pub mod metrics;
 
 use std::io::IsTerminal;
 

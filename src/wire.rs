@@ -3,3 +3,7 @@
 pub mod accept;
 pub mod error_body;
 pub mod header;
+pub mod mjpeg;
+pub mod pictures;
+pub mod query;
+pub mod websocket;

@@ -1,53 +1,15 @@
 //! `GET /image/{session}`: takes the next frame.
 
-use std::time::Duration;
+use actix_web::{HttpRequest, HttpResponse, http::header::HeaderMap, web};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{self, HeaderMap},
-    web,
-};
-
-use super::{no_data, picture, picture_of_any_type, with_bytes};
+use super::{no_data, nothing, picture, picture_of_any_type, with_frame, with_no_data};
 use crate::{
     error::Error,
     hub::Hub,
     session::SessionId,
-    wire::{
-        error_body::ErrorBody,
-        header::{FRAME_SEQ, FRAME_TIMESTAMP, NO_DATA, QUEUE_LENGTH},
-    },
+    telemetry::metrics::WayOut,
+    wire::{error_body::ErrorBody, header::QUEUE_LENGTH, query::Query},
 };
-
-/// The longest `wait`, in seconds.
-const MAX_WAIT_SECONDS: f64 = 60.0;
-
-/// What the query asks for.
-struct Question {
-    wait: Duration,
-    empty_is_204: bool,
-}
-
-impl Question {
-    /// Unknown parameters are ignored: clients add some to get around caches.
-    fn read(request: &HttpRequest) -> Result<Self, Error> {
-        let parameters = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-        let mut question = Self { wait: Duration::ZERO, empty_is_204: false };
-        for (name, value) in parameters.map(web::Query::into_inner).unwrap_or_default() {
-            match name.as_str() {
-                "wait" => {
-                    let seconds = value.parse().ok().filter(|seconds| (0.0..=MAX_WAIT_SECONDS).contains(seconds));
-                    let bad = Error::BadQuery { name: "wait", expected: "seconds from 0 to 60" };
-                    question.wait = Duration::from_secs_f64(seconds.ok_or(bad)?);
-                }
-                "empty" if value == "204" => question.empty_is_204 = true,
-                "empty" => return Err(Error::BadQuery { name: "empty", expected: "204, or nothing for a picture" }),
-                _ => {}
-            }
-        }
-        Ok(question)
-    }
-}
 
 /// Takes the next frame.
 ///
@@ -74,32 +36,24 @@ impl Question {
     ),
 )]
 pub async fn take(session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
-    let question = Question::read(&request)?;
+    let query = Query::read(request.query_string());
+    let (wait, empty_is_204) = (query.wait()?, query.empty_is_204()?);
     if is_prefetch(request.headers()) {
         return Err(Error::Prefetch);
     }
     // Before anything is taken: a frame that was taken has to be sent.
     hub.outgoing().check()?;
-    let Some(taken) = hub.take(&session, question.wait).await? else {
-        if question.empty_is_204 {
-            let mut response = HttpResponse::NoContent();
-            response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((NO_DATA, "1"));
-            return Ok(response.insert_header((QUEUE_LENGTH, 0)).finish());
+    let Some(taken) = hub.take(&session, wait).await? else {
+        if empty_is_204 {
+            return Ok(nothing().insert_header((QUEUE_LENGTH, 0)).finish());
         }
         let mut response = no_data(&hub);
         response.insert_header((QUEUE_LENGTH, 0));
-        return Ok(with_bytes(&request, response, hub.no_data().bytes.clone(), hub.outgoing().share()));
+        return Ok(with_no_data(&request, response, &hub));
     };
-    let frame = taken.frame;
-    let mut response = picture(hub.content_type(frame.kind));
-    response
-        .insert_header((FRAME_SEQ, frame.seq.0))
-        .insert_header((FRAME_TIMESTAMP, frame.captured.to_string()))
-        .insert_header((QUEUE_LENGTH, taken.left));
-    let mut share = hub.outgoing().share();
-    // It may be one too many by now; the next taker is told.
-    let _ = share.grow(frame.bytes.len());
-    Ok(with_bytes(&request, response, frame.bytes, share))
+    let mut response = picture(hub.content_type(taken.frame.kind));
+    response.insert_header((QUEUE_LENGTH, taken.left));
+    Ok(with_frame(&request, response, &hub, taken.frame, WayOut::Queue))
 }
 
 /// Tells how many frames wait, and takes none.

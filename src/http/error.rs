@@ -5,7 +5,7 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{StatusCode, header},
+    http::{ConnectionType, StatusCode, header},
     middleware::Next,
 };
 
@@ -20,6 +20,8 @@ impl ResponseError for Error {
             Self::BadSession
             | Self::BadTimestamp
             | Self::BadQuery { .. }
+            | Self::BadMessage { .. }
+            | Self::TooManySubscriptions { .. }
             | Self::EmptyBody
             | Self::BodyCutOff
             | Self::NoFile
@@ -27,7 +29,9 @@ impl ResponseError for Error {
             | Self::BadMultipart(_) => StatusCode::BAD_REQUEST,
             Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotAnImage { .. } | Self::WrongType { .. } | Self::WrongContentType => {
+            Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
+            Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Busy { .. }
@@ -44,6 +48,10 @@ impl ResponseError for Error {
         let mut response = answer(status, self.code(), self.to_string());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            response.head_mut().set_connection_type(ConnectionType::Upgrade);
+            response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
         }
         response
     }

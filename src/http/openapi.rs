@@ -12,7 +12,7 @@ use crate::{api, egress, ingest};
 #[openapi(
     info(
         title = "Image Streamer",
-        description = "Relays streams of still images: producers push pictures to a session, consumers take them in order.",
+        description = "Relays streams of still images: producers push pictures to a session, consumers take them in order, viewers watch them live.",
         license(name = "MIT", identifier = "MIT"),
     ),
     paths(
@@ -21,15 +21,24 @@ use crate::{api, egress, ingest};
         api::stats,
         api::healthz,
         api::readyz,
+        api::metrics,
         egress::queue::take,
         egress::queue::peek,
+        egress::mjpeg::watch,
+        egress::mjpeg::peek,
+        egress::snapshot::show,
+        egress::cursor::next,
+        egress::websocket::view,
         ingest::body::push,
         ingest::body::put,
         ingest::form::push,
+        ingest::stream::push,
+        ingest::websocket::push,
         serve,
     ),
     tags(
         (name = "queue", description = "Push a picture, take the next one"),
+        (name = "live", description = "Watch, read in order without taking, push many pictures at once"),
         (name = "sessions", description = "Begin, count and drop sessions"),
         (name = "health", description = "For probes"),
         (name = "meta", description = "About this interface"),

@@ -55,6 +55,19 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Takes so much in all.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when there is not as much left.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Error> {
+        let spare = self.bytes.saturating_sub(bytes);
+        self.budget.taken.fetch_sub(spare, Ordering::Relaxed);
+        self.bytes -= spare;
+        self.grow(bytes - self.bytes)
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     hub::Hub,
     session::SessionId,
+    telemetry::metrics::WayIn,
     wire::{accept::WantsJson, error_body::ErrorBody},
 };
 
@@ -22,7 +23,8 @@ use crate::{
     ),
     request_body(content = Vec<u8>, content_type = "image/*", description = "one picture"),
     responses(
-        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json"),
+        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json",
+         headers(("X-Viewers" = usize, description = "viewers of the session, of all replicas together, at most 5 s old"))),
         (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),
@@ -42,7 +44,7 @@ pub async fn push(
         let chunk = chunk.map_err(|_| fault.take().unwrap_or(Error::BodyCutOff))?;
         picture.add(&chunk)?;
     }
-    let pushed = hub.push(&session, picture.finish(), captured).await?;
+    let pushed = hub.push(&session, picture.finish(), captured, WayIn::Body).await?;
     drop(share);
     Ok(answer(json, pushed))
 }
@@ -56,7 +58,8 @@ pub async fn push(
     ),
     request_body(content = Vec<u8>, content_type = "image/*", description = "one picture"),
     responses(
-        (status = 200, description = "see POST", body = PushAnswer, content_type = "application/json"),
+        (status = 200, description = "see POST", body = PushAnswer, content_type = "application/json",
+         headers(("X-Viewers" = usize, description = "viewers of the session, of all replicas together, at most 5 s old"))),
         (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),

@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     hub::Hub,
     session::SessionId,
+    telemetry::metrics::WayIn,
     wire::{accept::WantsJson, error_body::ErrorBody},
 };
 
@@ -30,7 +31,8 @@ const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
     ),
     request_body(content = PictureForm, content_type = "multipart/form-data"),
     responses(
-        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json"),
+        (status = 200, description = "the frame is in the queue; without Accept: application/json the answer is empty", body = PushAnswer, content_type = "application/json",
+         headers(("X-Viewers" = usize, description = "viewers of the session, of all replicas together, at most 5 s old"))),
         (status = "4XX", description = "refused; nothing was pushed", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),
@@ -76,7 +78,7 @@ pub async fn push(
             return Err(Error::TooManyFiles);
         }
     }
-    let pushed = hub.push(&session, picture.ok_or(Error::NoFile)?, captured).await?;
+    let pushed = hub.push(&session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form).await?;
     drop(share);
     Ok(answer(json, pushed))
 }

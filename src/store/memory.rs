@@ -4,13 +4,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 
-use super::{FrameStore, Listeners, Notices, Pushed, SessionStats, StoreLimits, Taken};
+use super::{
+    FrameStore, Listeners, Newest, Next, Notice, Notices, Pushed, RATE_LIFE, RATE_SAMPLE, Seen, SessionStats,
+    StoreLimits, TAKEN_GRACE, Taken,
+};
 use crate::{
     error::Error,
     frame::{Frame, NewFrame, Seq, Timestamp},
@@ -37,6 +43,7 @@ struct Shared {
     listeners: Listeners,
     limits: StoreLimits,
     max_memory: usize,
+    expired: AtomicU64,
 }
 
 /// When something ends, and a number that makes equal instants different and keeps their order.
@@ -45,9 +52,11 @@ type Deadline = (Instant, u64);
 #[derive(Default)]
 struct State {
     sessions: HashMap<SessionId, Session>,
-    /// Every queued frame's session by the frame's end, soonest first: the one order for expiry and for making room.
-    /// Frames of a session end in the order of its queue, so an entry always means the oldest one there.
+    /// The session of every frame that is not spent, by the frame's end, soonest first: the one order for expiry and for
+    /// making room. Frames of a session end in their order, so an entry always means the oldest one there.
     frame_ends: BTreeMap<Deadline, SessionId>,
+    /// Every spent frame by when it is let go, soonest first. Some may be gone already, with their session.
+    spent_ends: VecDeque<(Instant, SessionId, Seq)>,
     /// Every session by its end or by an instant before that: a push moves the end, not the entry.
     session_ends: BTreeMap<Deadline, SessionId>,
     next_tie: u64,
@@ -57,18 +66,58 @@ struct State {
     used_by_sessions: usize,
     /// The highest number that a session which is gone ever gave, so that none goes back.
     highest_gone: Option<Seq>,
+    /// Viewers of each session that has any.
+    viewers: HashMap<SessionId, usize>,
 }
 
+/// A session's frames, oldest first: those that are spent, then either the newest alone, taken too, or the queue.
 struct Session {
+    first: Seq,
     last: Seq,
+    /// Taken, and not the newest: they are let go [`TAKEN_GRACE`] after they became so.
+    spent: VecDeque<Held>,
+    /// The newest, if it was taken.
+    kept: Option<Held>,
     queue: VecDeque<Held>,
     ends: Instant,
     /// Its key in `session_ends`.
     deadline: Deadline,
+    rate: Rate,
+}
+
+/// Two earlier pushes, at least [`RATE_SAMPLE`] apart as a rule, and the time of the latest.
+struct Rate {
+    older: (Seq, Instant),
+    newer: (Seq, Instant),
+    latest: Instant,
+}
+
+impl Rate {
+    fn begin(seq: Seq, now: Instant) -> Self {
+        Self { older: (seq, now), newer: (seq, now), latest: now }
+    }
+
+    fn pushed(&mut self, seq: Seq, now: Instant) {
+        self.latest = now;
+        if now.duration_since(self.newer.1) >= RATE_SAMPLE {
+            self.older = self.newer;
+            self.newer = (seq, now);
+        }
+    }
+
+    /// Frames a second.
+    fn fps(&self, last: Seq, now: Instant) -> f64 {
+        let seconds = self.latest.duration_since(self.older.1).as_secs_f64();
+        if seconds == 0.0 || now.duration_since(self.latest) >= RATE_LIFE {
+            return 0.0;
+        }
+        last.0.saturating_sub(self.older.0.0) as f64 / seconds
+    }
 }
 
 struct Held {
     frame: Frame,
+    received: Instant,
     /// Its key in `frame_ends`.
     deadline: Deadline,
 }
@@ -79,8 +128,41 @@ impl Held {
     }
 }
 
+impl Session {
+    /// The newest frame, taken or not.
+    fn newest(&self) -> Option<&Held> {
+        self.queue.back().or(self.kept.as_ref())
+    }
+
+    /// The first frame after a number.
+    fn after(&self, seq: Seq) -> Option<&Held> {
+        let first_of = |frames: &VecDeque<Held>| frames.partition_point(|held| held.frame.seq <= seq);
+        self.spent
+            .get(first_of(&self.spent))
+            .or(self.kept.as_ref().filter(|kept| kept.frame.seq > seq))
+            .or_else(|| self.queue.get(first_of(&self.queue)))
+    }
+}
+
+/// Takes the oldest one off. What a backlog has left behind is given back: it counts for nothing in MAX_MEMORY.
+fn pop_front<T>(places: &mut VecDeque<T>) -> Option<T> {
+    let first = places.pop_front()?;
+    if places.capacity() > MAX_SPARE_PLACES && places.len() < places.capacity() / 4 {
+        places.shrink_to(places.capacity() / 2);
+    }
+    Some(first)
+}
+
 fn session_cost(session: &SessionId) -> usize {
     session.as_str().len() + SESSION_OVERHEAD
+}
+
+/// Frames that were let go, to be freed outside the lock.
+#[derive(Default)]
+struct LetGo {
+    frames: Vec<Held>,
+    /// How many of them nobody had taken.
+    untaken: usize,
 }
 
 impl State {
@@ -89,17 +171,20 @@ impl State {
         (at, self.next_tie)
     }
 
-    /// Removes what has ended. The pictures are handed back to be freed outside the lock.
-    fn expire(&mut self, now: Instant) -> Vec<Frame> {
-        let mut freed = Vec::new();
+    /// Removes what has ended.
+    fn expire(&mut self, now: Instant) -> LetGo {
+        let mut gone = LetGo::default();
+        while self.spent_ends.front().is_some_and(|(ends, ..)| *ends <= now) {
+            self.drop_spent(&mut gone);
+        }
         while let Some(id) = first_before(&self.frame_ends, now) {
-            freed.extend(self.pop(&id));
+            self.drop_oldest(&id, &mut gone);
         }
         while let Some(entry) = self.session_ends.first_entry().filter(|entry| entry.key().0 <= now) {
             let id = entry.remove();
             let Some(ends) = self.sessions.get(&id).map(|session| session.ends) else { continue };
             if ends <= now {
-                self.forget(&id);
+                self.forget(&id, &mut gone);
                 continue;
             }
             let deadline = self.deadline(ends);
@@ -108,25 +193,68 @@ impl State {
             }
             self.session_ends.insert(deadline, id);
         }
-        freed
+        gone
     }
 
-    /// Takes the oldest frame off the session's queue.
-    fn pop(&mut self, id: &SessionId) -> Option<Frame> {
-        let queue = &mut self.sessions.get_mut(id)?.queue;
-        let held = queue.pop_front()?;
-        // What a backlog has left behind is given back: it counts for nothing in MAX_MEMORY.
-        if queue.capacity() > MAX_SPARE_PLACES && queue.len() < queue.capacity() / 4 {
-            queue.shrink_to(queue.capacity() / 2);
+    /// Takes the oldest frame off the session's queue. It can be read for a while yet.
+    fn take(&mut self, id: &SessionId, now: Instant) -> Option<Frame> {
+        let session = self.sessions.get_mut(id)?;
+        let held = pop_front(&mut session.queue)?;
+        let frame = held.frame.clone();
+        if session.queue.is_empty() {
+            session.kept = Some(held);
+        } else {
+            self.spend(id, held, now);
         }
-        self.used_by_frames -= held.cost();
-        self.frame_ends.remove(&held.deadline);
-        Some(held.frame)
+        Some(frame)
     }
 
-    /// Removes a session whose queue is empty.
-    fn forget(&mut self, id: &SessionId) {
-        if let Some(session) = self.sessions.remove(id) {
+    /// A frame that was taken is not its session's newest any more.
+    fn spend(&mut self, id: &SessionId, held: Held, now: Instant) {
+        self.frame_ends.remove(&held.deadline);
+        if let Some(session) = self.sessions.get_mut(id) {
+            self.spent_ends.push_back((now + TAKEN_GRACE, id.clone(), held.frame.seq));
+            session.spent.push_back(held);
+        }
+    }
+
+    /// Lets go of the frame that was spent first.
+    fn drop_spent(&mut self, gone: &mut LetGo) {
+        let Some((_, id, seq)) = pop_front(&mut self.spent_ends) else { return };
+        let spent = self.sessions.get_mut(&id).map(|session| &mut session.spent);
+        let first = spent.filter(|spent| spent.front().is_some_and(|held| held.frame.seq == seq)).and_then(pop_front);
+        self.let_go(first, gone);
+    }
+
+    /// Lets go of the session's oldest frame that is not spent.
+    fn drop_oldest(&mut self, id: &SessionId, gone: &mut LetGo) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let held = match session.kept.take() {
+            Some(kept) => kept,
+            None => {
+                let Some(held) = pop_front(&mut session.queue) else { return };
+                gone.untaken += 1;
+                held
+            }
+        };
+        self.frame_ends.remove(&held.deadline);
+        self.let_go(Some(held), gone);
+    }
+
+    fn let_go(&mut self, held: Option<Held>, gone: &mut LetGo) {
+        self.used_by_frames -= held.as_ref().map_or(0, Held::cost);
+        gone.frames.extend(held);
+    }
+
+    /// Removes a session.
+    fn forget(&mut self, id: &SessionId, gone: &mut LetGo) {
+        while self.sessions.get(id).is_some_and(|session| session.newest().is_some()) {
+            self.drop_oldest(id, gone);
+        }
+        if let Some(mut session) = self.sessions.remove(id) {
+            for held in session.spent.drain(..) {
+                self.let_go(Some(held), gone);
+            }
             self.session_ends.remove(&session.deadline);
             self.used_by_sessions -= session_cost(id);
             self.highest_gone = self.highest_gone.max(Some(session.last));
@@ -134,14 +262,14 @@ impl State {
     }
 
     /// Checks everything that can refuse a push before anything is changed, then makes room for it: first in its own
-    /// queue, then by dropping the oldest frames of any session.
+    /// queue, then by letting go of what is spent, then of the oldest frames of any session.
     fn make_room(
         &mut self,
         id: &SessionId,
         size: usize,
         limits: &StoreLimits,
         max_memory: usize,
-    ) -> Result<Vec<Frame>, Error> {
+    ) -> Result<LetGo, Error> {
         let is_new = !self.sessions.contains_key(id);
         if is_new && self.sessions.len() >= limits.max_sessions {
             return Err(Error::TooManySessions { limit: limits.max_sessions });
@@ -152,46 +280,73 @@ impl State {
                 "the picture and the sessions do not fit into MAX_MEMORY together; raise it, or use Redis",
             ));
         }
-        let mut dropped = Vec::new();
+        let mut gone = LetGo::default();
         while self.sessions.get(id).is_some_and(|session| session.queue.len() >= limits.max_queue) {
-            dropped.extend(self.pop(id));
+            self.drop_oldest(id, &mut gone);
         }
         while self.used_by_sessions + self.used_by_frames + cost > max_memory {
+            if !self.spent_ends.is_empty() {
+                self.drop_spent(&mut gone);
+                continue;
+            }
             let Some(oldest) = self.frame_ends.values().next().cloned() else { break };
-            dropped.extend(self.pop(&oldest));
+            self.drop_oldest(&oldest, &mut gone);
         }
-        Ok(dropped)
+        Ok(gone)
     }
 
     /// Appends a frame that there is room for.
-    fn append(&mut self, id: &SessionId, new: NewFrame, ends: Instant) -> (Seq, usize) {
+    fn append(&mut self, id: &SessionId, new: NewFrame, now: Instant, ends: Instant) -> (Seq, usize) {
         let deadline = self.deadline(ends);
         let session = match self.sessions.entry(id.clone()) {
-            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Occupied(entry) => {
+                let session = entry.into_mut();
+                session.last = session.last.next();
+                session.rate.pushed(session.last, now);
+                session
+            }
             Entry::Vacant(entry) => {
                 self.used_by_sessions += session_cost(id);
                 self.session_ends.insert(deadline, id.clone());
-                let last = Some(Seq::before_first()).max(self.highest_gone).unwrap_or_else(Seq::before_first);
-                entry.insert(Session { last, queue: VecDeque::new(), ends, deadline })
+                let first = Some(Seq::before_first()).max(self.highest_gone).unwrap_or_else(Seq::before_first).next();
+                entry.insert(Session {
+                    first,
+                    last: first,
+                    spent: VecDeque::new(),
+                    kept: None,
+                    queue: VecDeque::new(),
+                    ends,
+                    deadline,
+                    rate: Rate::begin(first, now),
+                })
             }
         };
         session.ends = ends;
-        session.last = session.last.next();
+        let received = Timestamp::now();
         let frame = Frame {
             seq: session.last,
             kind: new.kind,
-            captured: new.captured.unwrap_or_else(Timestamp::now),
+            captured: new.captured.unwrap_or(received),
+            received,
             bytes: new.bytes,
         };
-        let held = Held { frame, deadline };
+        let held = Held { frame, received: now, deadline };
         self.used_by_frames += held.cost();
         self.frame_ends.insert(deadline, id.clone());
         session.queue.push_back(held);
-        (session.last, session.queue.len())
+        let (seq, queued, kept) = (session.last, session.queue.len(), session.kept.take());
+        if let Some(kept) = kept {
+            self.spend(id, kept, now);
+        }
+        (seq, queued)
     }
 
     fn queued(&self, id: &SessionId) -> usize {
         self.sessions.get(id).map_or(0, |session| session.queue.len())
+    }
+
+    fn viewers(&self, id: &SessionId) -> usize {
+        self.viewers.get(id).copied().unwrap_or(0)
     }
 }
 
@@ -209,6 +364,7 @@ impl Shared {
         let ended = state.expire(now);
         let result = work(&mut state, now);
         drop(state);
+        self.expired.fetch_add(ended.untaken as u64, Ordering::Relaxed);
         drop(ended);
         result
     }
@@ -224,7 +380,8 @@ impl MemoryStore {
     /// Tokio runtime and ends with the store.
     #[must_use]
     pub fn new(limits: StoreLimits, max_memory: usize) -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), listeners: Listeners::default(), limits, max_memory });
+        let (state, listeners, expired) = (Mutex::default(), Listeners::default(), AtomicU64::default());
+        let shared = Arc::new(Shared { state, listeners, limits, max_memory, expired });
         tokio::spawn(sweep_until_dropped(Arc::downgrade(&shared)));
         Self { shared }
     }
@@ -243,20 +400,49 @@ async fn sweep_until_dropped(shared: Weak<Shared>) {
 impl FrameStore for MemoryStore {
     async fn push(&self, session: &SessionId, frame: NewFrame) -> Result<Pushed, Error> {
         let Shared { limits, max_memory, listeners, .. } = &*self.shared;
-        let (pushed, freed) = self.shared.with(|state, now| {
-            let dropped = state.make_room(session, frame.bytes.len(), limits, *max_memory)?;
-            let (seq, queued) = state.append(session, frame, now + limits.ttl);
-            Ok((Pushed { seq, queued, dropped: dropped.len() }, dropped))
+        let (pushed, gone) = self.shared.with(|state, now| {
+            let gone = state.make_room(session, frame.bytes.len(), limits, *max_memory)?;
+            let (seq, queued) = state.append(session, frame, now, now + limits.ttl);
+            Ok((Pushed { seq, queued, dropped: gone.untaken, viewers: state.viewers(session) }, gone))
         })?;
-        drop(freed);
-        listeners.tell(session);
+        drop(gone);
+        listeners.tell(session, Notice::Pushed(pushed.seq));
         Ok(pushed)
     }
 
     async fn take(&self, session: &SessionId) -> Result<Option<Taken>, Error> {
-        Ok(self.shared.with(|state, _| {
-            let frame = state.pop(session)?;
+        Ok(self.shared.with(|state, now| {
+            let frame = state.take(session, now)?;
             Some(Taken { frame, left: state.queued(session) })
+        }))
+    }
+
+    async fn newest(&self, session: &SessionId, known: Option<Seq>) -> Result<Option<Newest>, Error> {
+        Ok(self.shared.with(|state, now| {
+            let Held { frame, received, .. } = state.sessions.get(session)?.newest()?;
+            let unknown = known != Some(frame.seq);
+            Some(Newest {
+                seq: frame.seq,
+                received: frame.received,
+                age: now.duration_since(*received),
+                frame: unknown.then(|| frame.clone()),
+            })
+        }))
+    }
+
+    async fn get(&self, session: &SessionId, seq: Seq) -> Result<Option<Seen>, Error> {
+        Ok(self.shared.with(|state, now| {
+            let held = state.sessions.get(session)?.after(Seq(seq.0.checked_sub(1)?))?;
+            let seen = || Seen { frame: held.frame.clone(), age: now.duration_since(held.received) };
+            (held.frame.seq == seq).then(seen)
+        }))
+    }
+
+    async fn after(&self, session: &SessionId, seq: Seq) -> Result<Option<Next>, Error> {
+        Ok(self.shared.with(|state, _| {
+            let session = state.sessions.get(session)?;
+            let frame = session.after(seq)?.frame.clone();
+            Some(Next { missed: frame.seq.0.saturating_sub(session.first.0.max(seq.0.saturating_add(1))), frame })
         }))
     }
 
@@ -265,10 +451,14 @@ impl FrameStore for MemoryStore {
     }
 
     async fn stats(&self) -> Result<Vec<SessionStats>, Error> {
-        let mut stats: Vec<_> = self.shared.with(|state, _| {
+        let mut stats: Vec<_> = self.shared.with(|state, now| {
             let one = |(id, session): (&SessionId, &Session)| SessionStats {
                 session: id.clone(),
                 queued: session.queue.len(),
+                seq: session.last,
+                age: now.duration_since(session.rate.latest),
+                fps: session.rate.fps(session.last, now),
+                viewers: state.viewers(id),
             };
             state.sessions.iter().map(one).collect()
         });
@@ -277,12 +467,13 @@ impl FrameStore for MemoryStore {
     }
 
     async fn remove(&self, session: &SessionId) -> Result<(), Error> {
-        let freed = self.shared.with(|state, _| {
-            let freed: Vec<_> = std::iter::from_fn(|| state.pop(session)).collect();
-            state.forget(session);
-            freed
+        let gone = self.shared.with(|state, _| {
+            let mut gone = LetGo::default();
+            state.forget(session, &mut gone);
+            gone
         });
-        drop(freed);
+        drop(gone);
+        self.shared.listeners.tell(session, Notice::Look);
         Ok(())
     }
 
@@ -292,6 +483,26 @@ impl FrameStore for MemoryStore {
 
     async fn notices(&self, session: &SessionId) -> Result<Notices, Error> {
         Ok(self.shared.listeners.listen(session))
+    }
+
+    async fn note_viewers(&self, viewers: &[(SessionId, usize)]) -> Result<(), Error> {
+        self.shared.with(|state, _| {
+            for (session, count) in viewers {
+                match count {
+                    0 => drop(state.viewers.remove(session)),
+                    _ => drop(state.viewers.insert(session.clone(), *count)),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn sessions(&self) -> Result<usize, Error> {
+        Ok(self.shared.with(|state, _| state.sessions.len()))
+    }
+
+    fn expired(&self) -> u64 {
+        self.shared.expired.load(Ordering::Relaxed)
     }
 }
 
@@ -304,12 +515,17 @@ mod tests {
     fn a_backlog_leaves_no_room_behind_that_nobody_counts() {
         let mut state = State::default();
         let session: SessionId = "a".parse().unwrap();
-        let ends = Instant::now() + Duration::from_secs(60);
+        let now = Instant::now();
+        let ends = now + Duration::from_secs(60);
         for _ in 0..10_000 {
-            state.append(&session, NewFrame { bytes: "x".into(), kind: ImageType::Jpeg, captured: None }, ends);
+            state.append(&session, NewFrame { bytes: "x".into(), kind: ImageType::Jpeg, captured: None }, now, ends);
         }
-        while state.pop(&session).is_some() {}
+        while state.take(&session, now).is_some() {}
         assert!(state.sessions[&session].queue.capacity() <= MAX_SPARE_PLACES);
-        assert_eq!(state.used_by_frames, 0);
+        drop(state.expire(now + TAKEN_GRACE));
+        assert!(state.sessions[&session].spent.capacity() <= MAX_SPARE_PLACES);
+        assert_eq!(state.used_by_frames, FRAME_OVERHEAD + 1, "the newest is kept");
+        drop(state.expire(ends));
+        assert_eq!((state.used_by_frames, state.used_by_sessions), (0, 0));
     }
 }

@@ -27,9 +27,12 @@ use self::{
     keys::Keys,
     lanes::{Attempt, Lanes},
     notices::Notifier,
-    value::FrameValue,
+    value::{FrameValue, HEADER_BYTES, Header},
 };
-use super::{FrameStore, Notices, Pushed, SessionStats, StoreLimits, TAKEN_GRACE, Taken};
+use super::{
+    FrameStore, Newest, Next, Notices, Pushed, RATE_LIFE, RATE_SAMPLE, Seen, SessionStats, StoreLimits, TAKEN_GRACE,
+    Taken, VIEWERS_LIFE,
+};
 use crate::{
     error::Error,
     frame::{NewFrame, Seq},
@@ -41,6 +44,8 @@ pub const STORE_DEADLINE: Duration = Duration::from_millis(800);
 /// How much longer a call may take for every 512 sessions that it counts beyond the first: several times what a
 /// Redis with nothing else to do needs.
 pub const BATCH_TIME: Duration = Duration::from_millis(10);
+/// How many frames a cursor that has fallen behind looks for one by one before the queue begins: those taken of late.
+const CURSOR_STEPS: u64 = 1000;
 /// The longest wait for the acknowledgement of what was sent to Redis before its connection counts as dead.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,13 +60,24 @@ pub struct RedisStore {
     /// Makes the keys of waiting frames unique: this store's own name and a counter.
     name: Uuid,
     pushes: AtomicU64,
+    expired: AtomicU64,
 }
 
 struct Scripts {
     push: Script,
     take: Script,
+    newest: Script,
+    after: Script,
     count: Script,
     remove: Script,
+    viewers: Script,
+}
+
+/// A script's text, with what all of them share before it.
+macro_rules! script {
+    ($file:literal) => {
+        concat!(include_str!("redis/prelude.lua"), "\n", include_str!($file))
+    };
 }
 
 impl RedisStore {
@@ -73,23 +89,39 @@ impl RedisStore {
     pub fn new(url: &str, limits: StoreLimits, threads: usize) -> RedisResult<Self> {
         let info = connection_info(url)?;
         let texts = [
-            include_str!("redis/push.lua"),
-            include_str!("redis/take.lua"),
-            include_str!("redis/count.lua"),
-            include_str!("redis/remove.lua"),
-            include_str!("redis/index.lua"),
+            script!("redis/push.lua"),
+            script!("redis/take.lua"),
+            script!("redis/newest.lua"),
+            script!("redis/after.lua"),
+            script!("redis/count.lua"),
+            script!("redis/remove.lua"),
+            script!("redis/viewers.lua"),
+            script!("redis/index.lua"),
         ];
-        let [push, take, count, remove, index] = texts.map(Script::new);
+        let [push, take, newest, after, count, remove, viewers, index] = texts.map(Script::new);
         Ok(Self {
             lanes: Arc::new(Lanes::new(info.clone(), threads, texts.to_vec())?),
             notifier: Notifier::new(info)?,
             index: Index::new(index, limits),
-            scripts: Scripts { push, take, count, remove },
+            scripts: Scripts { push, take, newest, after, count, remove, viewers },
             ttl_ms: limits.ttl.as_millis() as u64,
             limits,
             name: Uuid::new_v4(),
             pushes: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
         })
+    }
+
+    /// Notes how many frames a script has found expired.
+    fn count_expired(&self, frames: u64) {
+        self.expired.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// How a session stands, as [`Standing`].
+    fn count(&self, keys: Keys<'_>) -> Cmd {
+        let mut count = evalsha(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames(), keys.viewers()]);
+        count.arg(RATE_LIFE.as_millis() as u64);
+        count
     }
 
     /// Pops a number and reads its frame, in one round trip as a rule: the first command reads whatever frame is the
@@ -104,7 +136,9 @@ impl RedisStore {
         let mut pipeline = redis::Pipeline::with_capacity(2);
         pipeline.add_command(peek).add_command(pop);
         let [peeked, popped] = attempt.pair(&mut pipeline).await?;
-        let Some((number, left)) = redis::from_redis_value::<Option<(u64, usize)>>(popped?)? else { return Ok(None) };
+        let (number, left, expired) = redis::from_redis_value::<(Option<u64>, usize, u64)>(popped?)?;
+        self.count_expired(expired);
+        let Some(number) = number else { return Ok(None) };
         let peeked = peeked.ok().and_then(|it| redis::from_redis_value::<(u64, Option<Vec<u8>>)>(it).ok());
         let value = match peeked {
             Some((oldest, Some(value))) if oldest == number => Some(value),
@@ -113,6 +147,10 @@ impl RedisStore {
         Ok(Some(Popped { seq: Seq(number), left, value }))
     }
 }
+
+/// Frames that can be taken, frames found expired, the newest number if the session exists, its age in ms, frames a second,
+/// viewers.
+type Standing = (usize, u64, Option<u64>, u64, f64, usize);
 
 struct Popped {
     seq: Seq,
@@ -143,9 +181,9 @@ impl FrameStore for RedisStore {
         let value = FrameValue::new(&frame, self.ttl_ms);
         let number = self.pushes.fetch_add(1, Ordering::Relaxed);
         let waiting = keys.waiting(&format!("{}-{number}", self.name.simple()));
-        let script_keys = [keys.counter(), keys.queue(), waiting, keys.frames(), keys.channel()];
+        let script_keys = [keys.counter(), keys.queue(), waiting, keys.frames(), keys.channel(), keys.viewers()];
         let (value, script_keys, size) = (&value, &script_keys, frame.bytes.len());
-        let (seq, queued, dropped, begins) = call
+        let (seq, queued, dropped, begins, viewers, expired) = call
             .run(|attempt| async move {
                 // Room for the frame and the words around it, so that the frame is copied into it once.
                 let mut set = Cmd::with_capacity(5, size + 256);
@@ -155,19 +193,21 @@ impl FrameStore for RedisStore {
                     .arg(self.ttl_ms)
                     .arg(self.limits.max_queue)
                     .arg(TAKEN_GRACE.as_millis() as u64)
-                    .arg(attempt.latest());
+                    .arg(attempt.latest())
+                    .arg(RATE_SAMPLE.as_millis() as u64);
                 let mut pipeline = redis::Pipeline::with_capacity(2);
                 pipeline.add_command(set).add_command(number);
                 let answers = attempt.pipeline::<redis::Value>(&mut pipeline).await?;
                 let numbered = answers.into_iter().next_back().unwrap_or(redis::Value::Nil);
-                Ok(redis::from_redis_value::<(u64, usize, usize, bool)>(numbered)?)
+                Ok(redis::from_redis_value::<(u64, usize, usize, bool, usize, u64)>(numbered)?)
             })
             .await?;
+        self.count_expired(expired);
         if begins || entry == Entry::Provisional {
             // The frame is there: whatever comes of this, the push has succeeded.
             self.index.confirm(&call, session).await;
         }
-        Ok(Pushed { seq: Seq(seq), queued, dropped })
+        Ok(Pushed { seq: Seq(seq), queued, dropped, viewers })
     }
 
     async fn take(&self, session: &SessionId) -> Result<Option<Taken>, Error> {
@@ -183,11 +223,79 @@ impl FrameStore for RedisStore {
         }
     }
 
+    async fn newest(&self, session: &SessionId, known: Option<Seq>) -> Result<Option<Newest>, Error> {
+        let (call, keys) = (self.lanes.call(), Keys(session));
+        let mut find = evalsha(&self.scripts.newest, &[keys.counter(), keys.frames()]);
+        let find = &*find.arg(HEADER_BYTES);
+        call.run(|attempt| async move {
+            loop {
+                let found = attempt.command::<Option<(u64, u64, Vec<u8>)>>(find).await?;
+                let Some((number, left_ms, header)) = found else { return Ok(None) };
+                // One that this version cannot read is as good as none.
+                let Some(header) = Header::read(&header) else { return Ok(None) };
+                let (seq, age) = (Seq(number), header.age(Duration::from_millis(left_ms)));
+                let newest = |frame| Newest { seq, received: header.received, age, frame };
+                if known == Some(seq) {
+                    return Ok(Some(newest(None)));
+                }
+                let value: Option<Vec<u8>> = attempt.command(redis::cmd("GET").arg(keys.frame(number))).await?;
+                // Gone between the two: then there is a newer one, or none.
+                if let Some(frame) = value.and_then(|value| value::decode(seq, value)) {
+                    return Ok(Some(newest(Some(frame))));
+                }
+            }
+        })
+        .await
+    }
+
+    async fn get(&self, session: &SessionId, seq: Seq) -> Result<Option<Seen>, Error> {
+        let key = &Keys(session).frame(seq.0);
+        self.lanes
+            .call()
+            .run(|attempt| async move {
+                let mut pipeline = redis::Pipeline::with_capacity(2);
+                pipeline.cmd("GET").arg(key).cmd("PTTL").arg(key);
+                let [value, left_ms] = attempt.pair(&mut pipeline).await?;
+                let value: Option<Vec<u8>> = redis::from_redis_value(value?)?;
+                let left = Duration::from_millis(redis::from_redis_value::<i64>(left_ms?)?.max(0) as u64);
+                let Some(value) = value else { return Ok(None) };
+                // What is left of a frame that was taken says nothing of its age; who asks has just been told of it.
+                let age = Header::read(&value).filter(|_| left > TAKEN_GRACE).map_or(Duration::ZERO, |it| it.age(left));
+                Ok(value::decode(seq, value).map(|frame| Seen { frame, age }))
+            })
+            .await
+    }
+
+    async fn after(&self, session: &SessionId, seq: Seq) -> Result<Option<Next>, Error> {
+        let (call, keys) = (self.lanes.call(), Keys(session));
+        let number = seq.0.saturating_add(1);
+        let next: Option<Vec<u8>> =
+            call.run(|attempt| async move { attempt.command(redis::cmd("GET").arg(keys.frame(number))).await }).await?;
+        if let Some(frame) = next.and_then(|value| value::decode(Seq(number), value)) {
+            return Ok(Some(Next { frame, missed: 0 }));
+        }
+        let mut find = evalsha(&self.scripts.after, &[keys.counter(), keys.queue(), keys.frames()]);
+        let find = &*find.arg(seq.0).arg(CURSOR_STEPS);
+        loop {
+            let (number, missed, expired) =
+                call.run(|attempt| async move { attempt.command::<(Option<u64>, u64, u64)>(find).await }).await?;
+            self.count_expired(expired);
+            let Some(number) = number else { return Ok(None) };
+            let value: Option<Vec<u8>> = call
+                .run(|attempt| async move { attempt.command(redis::cmd("GET").arg(keys.frame(number))).await })
+                .await?;
+            // Gone between the two: then look again.
+            if let Some(frame) = value.and_then(|value| value::decode(Seq(number), value)) {
+                return Ok(Some(Next { frame, missed }));
+            }
+        }
+    }
+
     async fn queued(&self, session: &SessionId) -> Result<usize, Error> {
-        let keys = Keys(session);
-        let count = &evalsha(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]);
-        let (_, queued) =
-            self.lanes.call().run(|attempt| async move { attempt.command::<(bool, usize)>(count).await }).await?;
+        let count = &self.count(Keys(session));
+        let (queued, expired, ..) =
+            self.lanes.call().run(|attempt| async move { attempt.command::<Standing>(count).await }).await?;
+        self.count_expired(expired);
         Ok(queued)
     }
 
@@ -199,18 +307,22 @@ impl FrameStore for RedisStore {
         let call = call.with_more_time(BATCH_TIME * (sessions.len() / BATCH) as u32);
         let mut stats = Vec::with_capacity(sessions.len());
         for batch in sessions.chunks(BATCH) {
-            let counts = call
+            let standings = call
                 .run(|attempt| {
                     let mut pipeline = redis::pipe();
-                    for keys in batch.iter().map(Keys) {
-                        pipeline
-                            .add_command(evalsha(&self.scripts.count, &[keys.counter(), keys.queue(), keys.frames()]));
+                    for session in batch {
+                        pipeline.add_command(self.count(Keys(session)));
                     }
-                    async move { attempt.pipeline::<(bool, usize)>(&mut pipeline).await }
+                    async move { attempt.pipeline::<Standing>(&mut pipeline).await }
                 })
                 .await?;
-            let existing = batch.iter().zip(counts).filter(|(_, (exists, _))| *exists);
-            stats.extend(existing.map(|(session, (_, queued))| SessionStats { session: session.clone(), queued }));
+            for (session, (queued, expired, newest, age_ms, fps, viewers)) in batch.iter().zip(standings) {
+                self.count_expired(expired);
+                // The index may list one that has just ended.
+                let Some(newest) = newest else { continue };
+                let (seq, age) = (Seq(newest), Duration::from_millis(age_ms));
+                stats.push(SessionStats { session: session.clone(), queued, seq, age, fps, viewers });
+            }
         }
         Ok(stats)
     }
@@ -221,7 +333,8 @@ impl FrameStore for RedisStore {
         // In this order a push between the two is removed with the session, and one after them lists it again.
         self.index.forget(&call, session).await?;
         call.run(|attempt| {
-            let mut remove = evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames()]);
+            let mut remove =
+                evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames(), keys.channel()]);
             remove.arg(attempt.latest());
             async move { attempt.command::<()>(&remove).await }
         })
@@ -234,5 +347,31 @@ impl FrameStore for RedisStore {
 
     async fn notices(&self, session: &SessionId) -> Result<Notices, Error> {
         self.notifier.notices(session).await
+    }
+
+    async fn note_viewers(&self, viewers: &[(SessionId, usize)]) -> Result<(), Error> {
+        let call = self.lanes.call().with_more_time(BATCH_TIME * (viewers.len() / BATCH) as u32);
+        let replica = &self.name.simple().to_string();
+        for batch in viewers.chunks(BATCH) {
+            call.run(|attempt| {
+                let mut pipeline = redis::pipe();
+                for (session, count) in batch {
+                    let mut note = evalsha(&self.scripts.viewers, &[Keys(session).viewers()]);
+                    note.arg(replica).arg(*count).arg(VIEWERS_LIFE.as_millis() as u64);
+                    pipeline.add_command(note);
+                }
+                async move { attempt.pipeline::<()>(&mut pipeline).await }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn sessions(&self) -> Result<usize, Error> {
+        self.index.count(&self.lanes.call()).await
+    }
+
+    fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
     }
 }

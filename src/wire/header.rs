@@ -12,3 +12,9 @@ pub const FRAME_TIMESTAMP: HeaderName = HeaderName::from_static("x-frame-timesta
 pub const QUEUE_LENGTH: HeaderName = HeaderName::from_static("x-queue-length");
 /// 1 where there was no frame.
 pub const NO_DATA: HeaderName = HeaderName::from_static("x-no-data");
+/// How old the frame is, in whole milliseconds since it was received.
+pub const FRAME_AGE_MS: HeaderName = HeaderName::from_static("x-frame-age-ms");
+/// Frames that a cursor came too late for.
+pub const FRAMES_MISSED: HeaderName = HeaderName::from_static("x-frames-missed");
+/// Viewers of the session that was pushed to.
+pub const VIEWERS: HeaderName = HeaderName::from_static("x-viewers");

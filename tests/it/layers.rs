@@ -7,7 +7,7 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 10] = [
+const ORDER: [&[&str]; 11] = [
     &["main"],
     &["demo", "healthcheck"],
     &["app"],
@@ -17,6 +17,7 @@ const ORDER: [&[&str]; 10] = [
     &["telemetry"],
     &["config"],
     &["store"],
+    &["websocket"],
     &["connection"],
 ];
 /// What everything may use. These use only each other, in this order.

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::json;
+
 use crate::harness::{
     Answer, Backend, RedisServer, Server,
     picture::{PHOTO_JPEG, numbered},
@@ -43,11 +45,15 @@ async fn stats_count_what_can_still_be_taken_and_list_sessions_without_frames_to
         for _ in 0..3 {
             server.push("b", PHOTO_JPEG).await;
         }
-        server.push("a", PHOTO_JPEG).await;
-        assert_eq!(
-            server.get("/stats").await.text(),
-            r#"{"numImages":4,"numSessions":2,"sessions":[{"id":"a","len":1},{"id":"b","len":3}]}"#
-        );
+        let seq = server.push("a", PHOTO_JPEG).await;
+        let stats = server.get("/stats").await.json();
+        assert_eq!((&stats["numImages"], &stats["numSessions"]), (&json!(4), &json!(2)));
+        assert_eq!(stats["sessions"].as_array().map(Vec::len), Some(2));
+        let a = stats["sessions"][0].as_object().unwrap();
+        assert_eq!(a.keys().collect::<Vec<_>>(), ["ageMs", "fps", "id", "len", "seq", "viewers"]);
+        assert_eq!((&a["id"], &a["len"], &a["seq"], &a["viewers"]), (&json!("a"), &json!(1), &json!(seq.0), &json!(0)));
+        assert!(a["ageMs"].as_u64().unwrap() < 2000 && a["fps"] == 0.0, "{a:?}");
+        assert_eq!((&stats["sessions"][1]["id"], &stats["sessions"][1]["len"]), (&json!("b"), &json!(3)));
         server.take("a").await.unwrap();
         server.take("b").await.unwrap();
         assert_eq!(server.stats().await, [("a".into(), 0), ("b".into(), 2)]);

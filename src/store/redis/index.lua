@@ -11,14 +11,7 @@
 --   'list'                                                         all of them
 --   'ending', ms from now                                          session, score, … of those that end within it
 local shard, verb, session = KEYS[1], ARGV[1], ARGV[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-if verb == 'add' or verb == 'renew' or verb == 'remove' then
-  if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[3]) then
-    return redis.error_reply('LATE the command came after its deadline')
-  end
-end
+if (verb == 'add' or verb == 'renew' or verb == 'remove') and late(ARGV[3]) then return LATE end
 redis.call('ZREMRANGEBYSCORE', shard, '-inf', string.format('(%.0f', now))
 
 -- Sees to it that the entry lives for at least so long from now.

@@ -229,7 +229,7 @@ impl Index {
     }
 
     /// How many sessions are listed.
-    async fn count(&self, call: &Call<'_>) -> Result<usize, Error> {
+    pub(super) async fn count(&self, call: &Call<'_>) -> Result<usize, Error> {
         Ok(self.ask_shards::<usize>(call, &["size"]).await?.into_iter().sum())
     }
 

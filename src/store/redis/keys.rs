@@ -16,7 +16,8 @@ const CHANNEL_SUFFIX: &str = "}:live";
 pub(super) struct Keys<'a>(pub(super) &'a SessionId);
 
 impl Keys<'_> {
-    /// String: the number of the newest frame. It exists exactly as long as the session does.
+    /// String: the number of the newest frame, and six more that tell when the session began and how fast it goes
+    /// (`prelude.lua`). It exists exactly as long as the session does.
     pub(super) fn counter(self) -> String {
         self.key("}:seq")
     }
@@ -49,6 +50,11 @@ impl Keys<'_> {
     /// Channel: every number as it is given.
     pub(super) fn channel(self) -> String {
         self.key(CHANNEL_SUFFIX)
+    }
+
+    /// Hash: by replica, how many viewers it has and until when that holds.
+    pub(super) fn viewers(self) -> String {
+        self.key("}:viewers")
     }
 
     /// Sorted set: where the session stands in the index.

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     error::Error,
+    frame::Seq,
     session::SessionId,
-    store::{Listeners, Notices},
+    store::{Listeners, Notice, Notices},
 };
 
 /// How often the connection is checked, made anew if it is lost, and rid of channels that nobody listens to.
@@ -133,10 +134,10 @@ impl Ear {
         if self.connection.is_none() {
             let (listeners, lost) = (self.listeners.clone(), self.lost.clone());
             let on_push = move |info: PushInfo| -> Result<(), std::convert::Infallible> {
-                match (info.kind, info.data.first()) {
-                    (PushKind::Message, Some(Value::BulkString(channel))) => {
+                match (info.kind, &info.data[..]) {
+                    (PushKind::Message, [Value::BulkString(channel), Value::BulkString(message)]) => {
                         if let Some(session) = session_of_channel(channel) {
-                            listeners.tell(&session);
+                            listeners.tell(&session, read_notice(message));
                         }
                     }
                     (PushKind::Disconnection, _) => lost.notify_one(),
@@ -195,4 +196,10 @@ impl Ear {
         }
         redis::cmd("PING").exec_async(connection).await
     }
+}
+
+/// What is published: the number of a frame that was pushed, or nothing where a session was removed.
+fn read_notice(message: &[u8]) -> Notice {
+    let number = std::str::from_utf8(message).ok().and_then(|number| number.parse().ok());
+    number.map_or(Notice::Look, |number| Notice::Pushed(Seq(number)))
 }

@@ -1,26 +1,30 @@
 -- Numbers a frame that waits under a key of its own and appends it to the session's queue.
--- KEYS: counter, queue, the waiting frame, prefix of the session's frames, channel
--- ARGV: life of a frame in ms, frames in the queue at most, life of a taken frame in ms, latest time in ms
--- Returns {number, frames in the queue, frames dropped, 1 if the session begins}; numbers over 2^31 stay exact as text.
+-- KEYS: counter, queue, the waiting frame, prefix of the session's frames, channel, viewers
+-- ARGV: life of a frame in ms, frames in the queue at most, life of a taken frame in ms, latest time in ms, ms after which
+--       the rate is measured from another push
+-- Returns {number, frames in the queue, frames dropped, 1 if the session begins, viewers, frames found expired};
+-- numbers over 2^31 stay exact as text.
 -- Nothing is written before everything that can fail has been read, and the first write can fail only as a whole.
-local counter, queue, waiting, frames, channel = unpack(KEYS)
-local ttl, max, grace, latest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local counter, queue, waiting, frames, channel, viewers = unpack(KEYS)
+local ttl, max, grace, sample = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 
-local time = redis.call('TIME')
-if time[1] * 1000 + time[2] / 1000 > latest then
+if late(ARGV[4]) then
   redis.call('DEL', waiting)
-  return redis.error_reply('LATE the command came after its deadline')
+  return LATE
 end
 
-local last = redis.call('GET', counter)
+local last, first, older, older_at, newer, newer_at = read_counter(counter)
 local number = last and last + 1 or time[1] * 1000000 + time[2]
-local name = string.format('%.0f', number)
+local name, at = string.format('%.0f', number), string.format('%.0f', now)
+if not last then
+  first, older, older_at, newer, newer_at = name, name, at, name, at
+elseif now - newer_at >= sample then
+  older, older_at, newer, newer_at = newer, newer_at, name, at
+end
+local watching = count_viewers(viewers)
 
 local length = redis.call('LLEN', queue)
-local dead = 0
-while dead < length and redis.call('EXISTS', frames .. redis.call('LINDEX', queue, dead)) == 0 do
-  dead = dead + 1
-end
+local dead = count_dead(queue, frames, length)
 local dropped = math.max(0, length - dead + 1 - max)
 local victims = dropped > 0 and redis.call('LRANGE', queue, dead, dead + dropped - 1) or {}
 -- A newest frame that was taken kept its whole life so that it stayed the newest. It is not any more.
@@ -31,7 +35,7 @@ if last and dead == length then
 end
 
 redis.call('RENAME', waiting, frames .. name)
-redis.call('SET', counter, name, 'PX', ttl)
+redis.call('SET', counter, table.concat({name, first, older, older_at, newer, newer_at, at}, ' '), 'PX', ttl)
 if spent then redis.call('PEXPIRE', spent, grace) end
 if dead + dropped == 1 then
   redis.call('LPOP', queue)
@@ -42,4 +46,4 @@ for _, victim in ipairs(victims) do redis.call('DEL', frames .. victim) end
 redis.call('RPUSH', queue, name)
 redis.call('PEXPIRE', queue, ttl)
 redis.call('PUBLISH', channel, name)
-return {name, length - dead - dropped + 1, dropped, last and 0 or 1}
+return {name, length - dead - dropped + 1, dropped, last and 0 or 1, watching, dead}

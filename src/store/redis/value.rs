@@ -1,12 +1,14 @@
 //! What stands in Redis for a frame: a small versioned header, then the picture as it came.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::{RedisWrite, ToRedisArgs, ToSingleRedisArg};
 
 use crate::frame::{Frame, ImageType, NewFrame, Seq, Timestamp};
 
 /// Version, type, two spare bytes, life in ms (u32), capture time (f64), receipt time (f64), all little-endian.
-const HEADER_BYTES: usize = 24;
+pub(super) const HEADER_BYTES: usize = 24;
 const VERSION: u8 = 1;
 
 /// A frame on its way to Redis. It writes itself into the command's buffer: that is the frame's first copy.
@@ -39,12 +41,38 @@ impl ToRedisArgs for FrameValue<'_> {
 
 impl ToSingleRedisArg for FrameValue<'_> {}
 
+/// What stands before a picture.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    kind: ImageType,
+    life: Duration,
+    captured: Timestamp,
+    pub(super) received: Timestamp,
+}
+
+impl Header {
+    /// Reads it from the beginning of a value. `None` if this version did not write that.
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let header = value.first_chunk::<HEADER_BYTES>()?;
+        let seconds = |at: usize| Timestamp::from_seconds(f64::from_le_bytes(*header.get(at..)?.first_chunk()?));
+        Some(Self {
+            kind: ImageType::from_u8(header[1]).filter(|_| header[0] == VERSION)?,
+            life: Duration::from_millis(u32::from_le_bytes(*header[4..].first_chunk()?).into()),
+            captured: seconds(8)?,
+            received: seconds(16)?,
+        })
+    }
+
+    /// How old the frame is if this is what it has left of its whole life, by the one clock that counts both.
+    pub(super) fn age(&self, left: Duration) -> Duration {
+        self.life.saturating_sub(left)
+    }
+}
+
 /// Reads a frame back without copying the picture. `None` if this version did not write it.
 pub(super) fn decode(seq: Seq, value: Vec<u8>) -> Option<Frame> {
-    let header = value.first_chunk::<HEADER_BYTES>()?;
-    let kind = ImageType::from_u8(header[1]).filter(|_| header[0] == VERSION)?;
-    let captured = Timestamp::from_seconds(f64::from_le_bytes(*header[8..].first_chunk()?))?;
-    Some(Frame { seq, kind, captured, bytes: Bytes::from(value).slice(HEADER_BYTES..) })
+    let Header { kind, captured, received, .. } = Header::read(&value)?;
+    Some(Frame { seq, kind, captured, received, bytes: Bytes::from(value).slice(HEADER_BYTES..) })
 }
 
 #[cfg(test)]
@@ -64,6 +92,9 @@ mod tests {
             (read.seq, read.kind, Some(read.captured), read.bytes),
             (Seq(7), frame.kind, frame.captured, frame.bytes)
         );
+        let header = Header::read(&written).unwrap();
+        assert_eq!(header.age(Duration::from_secs(119)), Duration::from_secs(1));
+        assert_eq!(header.age(Duration::from_secs(121)), Duration::ZERO);
         assert!(decode(Seq(7), written[..HEADER_BYTES - 1].to_vec()).is_none());
         assert!(decode(Seq(7), [&[VERSION + 1], &written[1..]].concat()).is_none());
     }

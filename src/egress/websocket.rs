@@ -1,0 +1,240 @@
+//! `GET /ws/view`: the frames of any number of sessions over one WebSocket.
+
+use std::{collections::HashMap, sync::Arc};
+
+use actix_http::ws::{CloseCode, OpCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, Instant, sleep_until};
+use tokio_stream::{StreamMap, wrappers::WatchStream};
+
+use crate::{
+    error::Error,
+    frame::Seq,
+    hub::{
+        Hub,
+        live::{Head, LiveFrame, State, Viewer},
+    },
+    session::SessionId,
+    telemetry::metrics::WayOut,
+    websocket::{Input, WebSocket},
+    wire::{error_body::ErrorBody, query::Query, websocket},
+};
+
+/// Sessions that one socket watches at most: more cameras than fit on any wall.
+pub const MAX_SUBSCRIPTIONS: usize = 256;
+/// The longest message from a viewer, in bytes: all those sessions by name, and room to spare.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// How long a viewer waits before it looks again whether there is room for pictures on their way out.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a viewer may send.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Command {
+    subscribe: Vec<String>,
+    unsubscribe: Vec<String>,
+}
+
+/// Watches sessions over a WebSocket.
+///
+/// Each binary message is a frame: one byte with the length of the session id, the id, the frame's number (u64), when it was
+/// taken in seconds since 1970 (f64), both big-endian, then the picture. A text message tells that the state of a session
+/// has changed: `{"session","state","ageMs"}`, where the state is `live`, `stale` (no frame for STALE_AFTER) or `empty`.
+/// The viewer changes what it watches by `{"subscribe":["a"]}` and `{"unsubscribe":["a"]}`; what is wrong with that is
+/// answered as `{"error":{"code","message"}}`.
+#[utoipa::path(
+    get, path = "/ws/view", tag = "live", operation_id = "viewWebSocket",
+    params(
+        ("sessions" = Option<String>, Query, description = "session ids with commas between, 256 at most"),
+        ("fps" = Option<f64>, Query, description = "frames a second of each session at most, 0.1 to 60"),
+    ),
+    responses(
+        (status = 101, description = "a WebSocket"),
+        (status = 400, description = "refused", body = ErrorBody),
+        (status = 426, description = "no WebSocket handshake", body = ErrorBody),
+        (status = 503, description = "busy", body = ErrorBody),
+    ),
+)]
+pub async fn view(hub: web::Data<Hub>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
+    let query = Query::read(request.query_string());
+    let interval = query.interval()?;
+    let sessions = query.get("sessions").unwrap_or_default().split(',').filter(|id| !id.is_empty());
+    let sessions = sessions.map(str::parse).collect::<Result<Vec<SessionId>, Error>>()?;
+    hub.outgoing().check()?;
+    let hub = hub.into_inner();
+    WebSocket::open(&request, payload, MAX_MESSAGE_BYTES, move |socket| async move {
+        let mut wall = Wall { hub, socket, interval, changes: StreamMap::new(), watched: HashMap::new() };
+        if let Err(error) = wall.subscribe(sessions) {
+            wall.socket.send_error(&error).await;
+        }
+        wall.show().await;
+    })
+}
+
+/// What a page is told when a session's state changes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StateMessage<'a> {
+    session: &'a str,
+    state: Standing,
+    age_ms: Option<u64>,
+}
+
+/// How a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Standing {
+    Live,
+    Stale,
+    Empty,
+}
+
+/// One session on the wall.
+struct Watched {
+    viewer: Viewer,
+    since: Instant,
+    told: Option<Standing>,
+    sent: Option<Seq>,
+    /// Before this moment no new frame is due.
+    due: Instant,
+}
+
+/// A socket and what it watches.
+struct Wall {
+    hub: Arc<Hub>,
+    socket: WebSocket,
+    interval: Option<Duration>,
+    changes: StreamMap<SessionId, WatchStream<State>>,
+    watched: HashMap<SessionId, Watched>,
+}
+
+impl Wall {
+    fn subscribe(&mut self, sessions: Vec<SessionId>) -> Result<(), Error> {
+        for session in sessions {
+            if self.watched.contains_key(&session) {
+                continue;
+            }
+            if self.watched.len() >= MAX_SUBSCRIPTIONS {
+                return Err(Error::TooManySubscriptions { limit: MAX_SUBSCRIPTIONS });
+            }
+            let viewer = self.hub.watch(&session);
+            let now = Instant::now();
+            self.changes.insert(session.clone(), WatchStream::new(viewer.states()));
+            self.watched.insert(session, Watched { viewer, since: now, told: None, sent: None, due: now });
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, text: &str) -> Result<(), Error> {
+        let expected = r#"{"subscribe":["a"]} or {"unsubscribe":["a"]}"#;
+        let command: Command = serde_json::from_str(text).map_err(|_| Error::BadMessage { expected })?;
+        let parse = |ids: Vec<String>| ids.iter().map(|id| id.parse()).collect::<Result<Vec<SessionId>, Error>>();
+        let (subscribe, unsubscribe) = (parse(command.subscribe)?, parse(command.unsubscribe)?);
+        for session in unsubscribe {
+            self.changes.remove(&session);
+            self.watched.remove(&session);
+        }
+        self.subscribe(subscribe)
+    }
+
+    async fn show(mut self) {
+        // When a session is to be looked at although nothing has changed: it turns stale, or a frame becomes due.
+        let mut wakes: HashMap<SessionId, Instant> = HashMap::new();
+        loop {
+            let first = wakes.iter().min_by_key(|(_, wake)| **wake).map(|(session, wake)| (session.clone(), *wake));
+            let to_wake = async {
+                match &first {
+                    Some((_, wake)) => sleep_until(*wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let session = tokio::select! {
+                received = self.socket.receive() => {
+                    match self.socket.digest(received).await {
+                        Input::Text(text) => if let Err(error) = self.obey(&text) {
+                            self.socket.send_error(&error).await;
+                        },
+                        Input::Binary(_) | Input::TooLarge => {
+                            let error = Error::BadMessage { expected: "a text of at most 64 KiB" };
+                            self.socket.send_error(&error).await;
+                        }
+                        Input::Nothing => {}
+                        Input::End => return,
+                    }
+                    continue;
+                }
+                Some((session, _)) = self.changes.next(), if !self.changes.is_empty() => session,
+                () = to_wake => match first { Some((session, _)) => session, None => continue },
+                () = self.hub.closing() => {
+                    self.socket.close(CloseCode::Away, "the server ends").await;
+                    return;
+                }
+            };
+            match self.update(&session).await {
+                Some(wake) => drop(wakes.insert(session, wake)),
+                None => drop(wakes.remove(&session)),
+            }
+        }
+    }
+
+    /// Sends what has changed of a session. Tells when to look again at the latest.
+    async fn update(&mut self, session: &SessionId) -> Option<Instant> {
+        let Self { hub, socket, watched, interval, .. } = self;
+        let watched = watched.get_mut(session)?;
+        let state = watched.viewer.state();
+        let now = Instant::now();
+        let stale_at = state.frame.as_ref().map(|live| live.received + hub.stale_after());
+        let standing = match stale_at {
+            None if !state.known => return None,
+            None => Standing::Empty,
+            Some(stale_at) if stale_at <= now => Standing::Stale,
+            Some(_) => Standing::Live,
+        };
+        if watched.told != Some(standing) {
+            watched.told = Some(standing);
+            let age_ms = state.frame.as_ref().map(|live| live.age().as_millis() as u64);
+            let message = StateMessage { session: session.as_str(), state: standing, age_ms };
+            socket.send_text(&serde_json::to_string(&message).unwrap_or_default()).await;
+        }
+        let live = state.frame?;
+        let stale_at = stale_at.filter(|_| standing == Standing::Live);
+        if watched.sent == Some(live.frame.seq) {
+            return stale_at;
+        }
+        if now < watched.due {
+            return stale_at.into_iter().chain([watched.due]).min();
+        }
+        if hub.outgoing().check().is_err() {
+            return Some(now + BUSY_PAUSE);
+        }
+        if let Some(interval) = interval {
+            watched.due = (watched.due + *interval).max(now);
+        }
+        let head = live.head(Head::Message, |_| message_head(session, &live));
+        socket.send([head, live.frame.bytes.clone(), Bytes::new()]).await;
+        let metrics = hub.metrics();
+        metrics.sent(WayOut::WebSocket, live.frame.bytes.len());
+        if live.received >= watched.since {
+            metrics.delivered(live.age());
+        }
+        if let (Some(before), None) = (watched.sent, *interval) {
+            metrics.skipped(live.frame.seq.0.saturating_sub(before.0 + 1));
+        }
+        watched.sent = Some(live.frame.seq);
+        stale_at
+    }
+}
+
+fn message_head(session: &SessionId, live: &LiveFrame) -> Bytes {
+    let (id, frame) = (session.as_str().as_bytes(), &live.frame);
+    let mut head = BytesMut::with_capacity(32 + id.len());
+    websocket::head(OpCode::Binary, 1 + id.len() + 8 + 8 + frame.bytes.len(), &mut head);
+    head.put_u8(id.len() as u8);
+    head.put_slice(id);
+    head.put_u64(frame.seq.0);
+    head.put_f64(frame.captured.seconds());
+    head.freeze()
+}

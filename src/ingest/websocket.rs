@@ -1,0 +1,87 @@
+//! `GET /ws/push/{session}`: each message is one picture.
+
+use std::sync::Arc;
+
+use actix_http::ws::CloseCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    error::Error,
+    hub::Hub,
+    session::SessionId,
+    telemetry::metrics::WayIn,
+    websocket::{Input, WebSocket},
+    wire::error_body::ErrorBody,
+};
+
+/// The answer to each picture.
+#[derive(Serialize)]
+struct Pushed {
+    seq: u64,
+    viewers: usize,
+}
+
+/// Pushes pictures over a WebSocket.
+///
+/// Each binary message is one picture, in one frame or several. It is answered by a text message:
+/// `{"seq","viewers"}`, or `{"error":{"code","message"}}` where it was refused; the socket stays open.
+#[utoipa::path(
+    get, path = "/ws/push/{session}", tag = "live", operation_id = "pushWebSocket",
+    params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
+    responses(
+        (status = 101, description = "a WebSocket"),
+        (status = 400, description = "refused", body = ErrorBody),
+        (status = 426, description = "no WebSocket handshake", body = ErrorBody),
+        (status = 503, description = "busy", body = ErrorBody),
+    ),
+)]
+pub async fn push(
+    session: SessionId,
+    hub: web::Data<Hub>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
+    hub.incoming().check()?;
+    let hub = hub.into_inner();
+    WebSocket::open(&request, payload, hub.max_image_bytes(), move |socket| serve(socket, session, hub))
+}
+
+async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
+    loop {
+        // What has come of the next picture so far.
+        let mut share = hub.incoming().share();
+        let received = tokio::select! {
+            received = socket.receive_counting(|bytes| share.grow(bytes)) => received,
+            () = hub.closing() => {
+                socket.close(CloseCode::Away, "the server ends").await;
+                return;
+            }
+        };
+        let received = match received {
+            Ok(received) => received,
+            Err(busy) => {
+                socket.send_error(&busy).await;
+                socket.close(CloseCode::Again, "busy").await;
+                return;
+            }
+        };
+        let answer = match socket.digest(received).await {
+            Input::Binary(picture) => push_one(&hub, &session, picture).await,
+            Input::TooLarge => Err(Error::TooLarge { limit: hub.max_image_bytes() }),
+            Input::Text(_) => Err(Error::BadMessage { expected: "a binary message that is one picture" }),
+            Input::Nothing => continue,
+            Input::End => return,
+        };
+        match answer {
+            Ok(pushed) => socket.send_text(&serde_json::to_string(&pushed).unwrap_or_default()).await,
+            Err(error) => socket.send_error(&error).await,
+        }
+    }
+}
+
+async fn push_one(hub: &Hub, session: &SessionId, picture: Bytes) -> Result<Pushed, Error> {
+    let pushed = hub.push(session, picture, None, WayIn::WebSocket).await?;
+    Ok(Pushed { seq: pushed.seq.0, viewers: pushed.viewers })
+}

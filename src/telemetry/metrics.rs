@@ -1,0 +1,198 @@
+//! [`Metrics`]: what Prometheus is told. No label ever holds a session id: there may be very many, and they are secrets.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+
+/// How a frame came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayIn {
+    /// The body of a request.
+    Body,
+    /// A form.
+    Form,
+    /// One of many in an endless request.
+    Stream,
+    /// A message of a WebSocket.
+    WebSocket,
+}
+
+impl WayIn {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Body, "body"), (Self::Form, "form"), (Self::Stream, "stream"), (Self::WebSocket, "websocket")];
+}
+
+/// How a frame went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayOut {
+    /// Taken off the queue.
+    Queue,
+    /// Asked for as the newest.
+    Snapshot,
+    /// Read with a cursor.
+    Cursor,
+    /// A part of an MJPEG stream.
+    Mjpeg,
+    /// A message of a WebSocket.
+    WebSocket,
+}
+
+impl WayOut {
+    const ALL: [(Self, &str); 5] = [
+        (Self::Queue, "queue"),
+        (Self::Snapshot, "snapshot"),
+        (Self::Cursor, "cursor"),
+        (Self::Mjpeg, "mjpeg"),
+        (Self::WebSocket, "websocket"),
+    ];
+}
+
+/// Upper bounds in seconds of the time from receipt to delivery: a picture a second late is not live any more.
+const DELIVERY_BOUNDS: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// Upper bounds in seconds of a call of the store; the last one but the time that it may take at most.
+const STORE_BOUNDS: [f64; 11] = [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
+
+/// Frames and bytes that went one way.
+struct Traffic {
+    frames: IntCounter,
+    bytes: IntCounter,
+}
+
+/// Every metric of one server.
+pub struct Metrics {
+    registry: Registry,
+    incoming: [Traffic; WayIn::ALL.len()],
+    outgoing: [Traffic; WayOut::ALL.len()],
+    expired: IntCounter,
+    displaced: IntCounter,
+    skipped: IntCounter,
+    viewers: IntGauge,
+    sessions: IntGauge,
+    delivery: Histogram,
+    store_seconds: HistogramVec,
+    store_errors: IntCounterVec,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    ///
+    /// # Errors
+    /// When two have the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, label: &str| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+        };
+        let frames_in = counters("image_streamer_frames_in_total", "Frames that were accepted, by way.", "way")?;
+        let bytes_in = counters("image_streamer_bytes_in_total", "Bytes of accepted frames, by way.", "way")?;
+        let frames_out = counters("image_streamer_frames_out_total", "Frames that were sent, by way.", "way")?;
+        let bytes_out = counters("image_streamer_bytes_out_total", "Bytes of sent frames, by way.", "way")?;
+        let dropped = counters(
+            "image_streamer_frames_dropped_total",
+            "Frames that nobody took before they expired or a cap displaced them, and that viewers were too slow for.",
+            "reason",
+        )?;
+        let traffic = |frames: &IntCounterVec, bytes: &IntCounterVec, way: &str| Traffic {
+            frames: frames.with_label_values(&[way]),
+            bytes: bytes.with_label_values(&[way]),
+        };
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help)?);
+        let delivery = HistogramOpts::new(
+            "image_streamer_delivery_seconds",
+            "Seconds from the receipt of a frame until a live viewer's socket has taken all of it.",
+        );
+        let store = HistogramOpts::new("image_streamer_store_seconds", "Seconds that a call of the store takes.");
+        Ok(Self {
+            incoming: WayIn::ALL.map(|(_, way)| traffic(&frames_in, &bytes_in, way)),
+            outgoing: WayOut::ALL.map(|(_, way)| traffic(&frames_out, &bytes_out, way)),
+            expired: dropped.with_label_values(&["expired"]),
+            displaced: dropped.with_label_values(&["cap"]),
+            skipped: dropped.with_label_values(&["slow_viewer"]),
+            viewers: gauge("image_streamer_viewers", "Live viewers of this server.")?,
+            sessions: gauge("image_streamer_sessions", "Sessions in the store.")?,
+            delivery: registered(&registry, Histogram::with_opts(delivery.buckets(DELIVERY_BOUNDS.into()))?)?,
+            store_seconds: registered(
+                &registry,
+                HistogramVec::new(store.buckets(STORE_BOUNDS.into()), &["operation"])?,
+            )?,
+            store_errors: counters(
+                "image_streamer_store_errors_total",
+                "Calls of the store that failed, by operation.",
+                "operation",
+            )?,
+            registry,
+        })
+    }
+
+    /// Counts a frame that was accepted, and those that it displaced.
+    pub fn received(&self, way: WayIn, bytes: usize, displaced: usize) {
+        let Traffic { frames, bytes: total } = &self.incoming[way as usize];
+        frames.inc();
+        total.inc_by(bytes as u64);
+        self.displaced.inc_by(displaced as u64);
+    }
+
+    /// Counts a frame that was sent.
+    pub fn sent(&self, way: WayOut, bytes: usize) {
+        let Traffic { frames, bytes: total } = &self.outgoing[way as usize];
+        frames.inc();
+        total.inc_by(bytes as u64);
+    }
+
+    /// Notes how long ago a frame was received that a live viewer has just got.
+    pub fn delivered(&self, after: Duration) {
+        self.delivery.observe(after.as_secs_f64());
+    }
+
+    /// Counts frames that a viewer was too slow for.
+    pub fn skipped(&self, frames: u64) {
+        self.skipped.inc_by(frames);
+    }
+
+    /// The gauge of live viewers.
+    pub fn viewers(&self) -> &IntGauge {
+        &self.viewers
+    }
+
+    /// The times and the errors of one operation of the store.
+    pub fn operation(&self, name: &str) -> (Histogram, IntCounter) {
+        (self.store_seconds.with_label_values(&[name]), self.store_errors.with_label_values(&[name]))
+    }
+
+    /// Everything in Prometheus's text format 0.0.4
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>). `sessions` is left out where it is not known.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn render(&self, sessions: Option<usize>, expired: u64) -> prometheus::Result<String> {
+        self.expired.inc_by(expired.saturating_sub(self.expired.get()));
+        self.sessions.set(sessions.unwrap_or(0) as i64);
+        let mut families = self.registry.gather();
+        if sessions.is_none() {
+            families.retain(|family| family.name() != "image_streamer_sessions");
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+/// Adds a metric to the registry.
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_has_its_place() {
+        assert!(WayIn::ALL.iter().enumerate().all(|(place, (way, _))| *way as usize == place));
+        assert!(WayOut::ALL.iter().enumerate().all(|(place, (way, _))| *way as usize == place));
+    }
+}
