@@ -37,7 +37,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "MAX_INFLIGHT_BYTES",
         "256MiB",
-        "bytes of bodies being received at most, and as many of pictures being sent; 503 beyond",
+        "bytes of bodies being received at most, as many of pictures being sent, as many that slow viewers hold; 503 beyond",
     ),
     ("MAX_SESSIONS", "100000", "sessions at most; 503 beyond"),
     ("STALE_AFTER", "10", "seconds from a frame's receipt until it is not live any more, 0.5 to 86400"),

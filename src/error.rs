@@ -122,7 +122,7 @@ pub enum Error {
     BadMultipart(String),
 
     /// Other pictures on their way in, or out, fill `MAX_INFLIGHT_BYTES`.
-    #[error("busy: the pictures on their way in, or those on their way out, fill the limit of {limit} bytes ({}), set by MAX_INFLIGHT_BYTES; try again", ByteSize(*.limit as u64))]
+    #[error("busy: the pictures on their way in, those on their way out, or those that slow viewers hold fill the limit of {limit} bytes ({}), set by MAX_INFLIGHT_BYTES; try again", ByteSize(*.limit as u64))]
     Busy {
         /// `MAX_INFLIGHT_BYTES`.
         limit: usize,

@@ -33,6 +33,7 @@ pub struct Hub {
     max_image_bytes: usize,
     incoming: Budget,
     outgoing: Budget,
+    viewing: Budget,
     live: Live,
     stale_after: Duration,
     metrics: Metrics,
@@ -72,10 +73,22 @@ impl Hub {
         closing: CancellationToken,
     ) -> Self {
         let Intake { max_image_bytes, max_inflight_bytes } = intake;
-        let (incoming, outgoing) = (Budget::new(max_inflight_bytes), Budget::new(max_inflight_bytes));
+        let [incoming, outgoing, viewing] = std::array::from_fn(|_| Budget::new(max_inflight_bytes));
         let store: Arc<dyn FrameStore> = Arc::new(Measured::new(store, &metrics));
-        let live = Live::new(store.clone(), outgoing.clone(), metrics.viewers().clone());
-        Self { store, carried, no_data, max_image_bytes, incoming, outgoing, live, stale_after, metrics, closing }
+        let live = Live::new(store.clone(), viewing.clone(), metrics.viewers().clone());
+        Self {
+            store,
+            carried,
+            no_data,
+            max_image_bytes,
+            incoming,
+            outgoing,
+            viewing,
+            live,
+            stale_after,
+            metrics,
+            closing,
+        }
     }
 
     /// The store, for what needs no more than it.
@@ -113,10 +126,14 @@ impl Hub {
         &self.incoming
     }
 
-    /// What pictures that are being sent may take together: those that were taken, and those that a newer one has
-    /// replaced while they were on their way to slow viewers.
+    /// What pictures that are being sent one by one may take together.
     pub fn outgoing(&self) -> &Budget {
         &self.outgoing
+    }
+
+    /// What frames may take together that a newer one has replaced while they were on their way to slow viewers.
+    pub fn viewing(&self) -> &Budget {
+        &self.viewing
     }
 
     /// `STALE_AFTER`: the age from which on a frame is not live any more.

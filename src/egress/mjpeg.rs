@@ -24,7 +24,7 @@ use crate::{
 const FIRST_REPEAT: Duration = Duration::from_millis(150);
 /// How long after that it is sent again and again: proxies and players give up a connection that is silent for 5 to 10 s.
 const NEXT_REPEATS: Duration = Duration::from_secs(2);
-/// How long a viewer waits before it looks again whether there is room for pictures on their way out.
+/// How long a viewer waits before it looks again whether there is room for frames on their way to slow viewers.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a viewer sees when nothing new comes.
@@ -95,7 +95,7 @@ impl Options {
 )]
 pub async fn watch(session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
     let options = Options::read(&request)?;
-    hub.outgoing().check()?;
+    hub.viewing().check()?;
     let outlet = outlet(&request)?;
     let viewer = hub.watch(&session);
     let show = show(hub.into_inner(), viewer, options, outlet.clone());
@@ -118,7 +118,7 @@ pub async fn watch(session: SessionId, hub: web::Data<Hub>, request: HttpRequest
 )]
 pub async fn peek(_session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
     Options::read(&request)?;
-    hub.outgoing().check()?;
+    hub.viewing().check()?;
     Ok(head_of_stream().body(actix_web::body::None::new()))
 }
 
@@ -222,7 +222,7 @@ impl Show {
             if self.repeat_at().is_some_and(|repeat_at| repeat_at <= now) {
                 self.send_again().await;
             }
-        } else if self.hub.outgoing().check().is_ok() {
+        } else if self.hub.viewing().check().is_ok() {
             self.send(wanted).await;
         } else {
             next = Some(now + BUSY_PAUSE);

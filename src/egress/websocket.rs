@@ -27,7 +27,7 @@ use crate::{
 pub const MAX_SUBSCRIPTIONS: usize = 256;
 /// The longest message from a viewer, in bytes: all those sessions by name, and room to spare.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// How long a viewer waits before it looks again whether there is room for pictures on their way out.
+/// How long a viewer waits before it looks again whether there is room for frames on their way to slow viewers.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a viewer may send.
@@ -63,7 +63,7 @@ pub async fn view(hub: web::Data<Hub>, request: HttpRequest, payload: web::Paylo
     let interval = query.interval()?;
     let sessions = query.get("sessions").unwrap_or_default().split(',').filter(|id| !id.is_empty());
     let sessions = sessions.map(str::parse).collect::<Result<Vec<SessionId>, Error>>()?;
-    hub.outgoing().check()?;
+    hub.viewing().check()?;
     let hub = hub.into_inner();
     WebSocket::open(&request, payload, MAX_MESSAGE_BYTES, move |socket| async move {
         let mut wall = Wall { hub, socket, interval, changes: StreamMap::new(), watched: HashMap::new() };
@@ -207,7 +207,7 @@ impl Wall {
         if now < watched.due {
             return stale_at.into_iter().chain([watched.due]).min();
         }
-        if hub.outgoing().check().is_err() {
+        if hub.viewing().check().is_err() {
             return Some(now + BUSY_PAUSE);
         }
         if let Some(interval) = interval {

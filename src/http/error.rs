@@ -50,7 +50,7 @@ impl ResponseError for Error {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
         if status == StatusCode::UPGRADE_REQUIRED {
-            response.head_mut().set_connection_type(ConnectionType::Upgrade);
+            response.head_mut().set_connection_type(ConnectionType::Close);
             response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
         }
         response

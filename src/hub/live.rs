@@ -49,7 +49,7 @@ pub struct LiveFrame {
     /// When it was received, by the clock of this process.
     pub received: Instant,
     heads: [OnceLock<Bytes>; 2],
-    /// What it takes of the budget for pictures on their way out once it is not the newest any more.
+    /// What it takes of the budget for frames on their way to slow viewers once it is not the newest any more.
     share: Mutex<Share>,
 }
 
@@ -132,7 +132,7 @@ pub(super) struct Live {
 
 struct Shared {
     store: Arc<dyn FrameStore>,
-    outgoing: Budget,
+    viewing: Budget,
     gauge: IntGauge,
     channels: Mutex<HashMap<SessionId, Watched>>,
     /// Sessions whose number of viewers has changed since the store was last told.
@@ -156,13 +156,13 @@ struct Channel {
 /// A push to a session that is watched in this process.
 pub(super) struct Pushing {
     channel: Arc<Channel>,
-    outgoing: Budget,
+    viewing: Budget,
 }
 
 impl Pushing {
     /// The frame has got its number.
     pub(super) fn done(&self, frame: Frame) {
-        self.channel.offer(frame, Duration::ZERO, &self.outgoing);
+        self.channel.offer(frame, Duration::ZERO, &self.viewing);
     }
 }
 
@@ -174,18 +174,18 @@ impl Drop for Pushing {
 
 impl Channel {
     /// The frame is shown unless a newer one is.
-    fn offer(&self, frame: Frame, age: Duration, outgoing: &Budget) {
+    fn offer(&self, frame: Frame, age: Duration, viewing: &Budget) {
         let seq = frame.seq;
         let newer = |held: &State| held.frame.as_ref().is_none_or(|held| held.frame.seq < seq);
-        self.show_if(newer, frame, age, outgoing);
+        self.show_if(newer, frame, age, viewing);
     }
 
-    fn show_if(&self, condition: impl Fn(&State) -> bool, frame: Frame, age: Duration, outgoing: &Budget) {
+    fn show_if(&self, condition: impl Fn(&State) -> bool, frame: Frame, age: Duration, viewing: &Budget) {
         if !condition(&self.state.borrow()) {
             return;
         }
         let received = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let (heads, share) = (Default::default(), Mutex::new(outgoing.share()));
+        let (heads, share) = (Default::default(), Mutex::new(viewing.share()));
         let frame = Arc::new(LiveFrame { frame, received, heads, share });
         self.replace_if(condition, Some(frame));
     }
@@ -274,7 +274,7 @@ impl Shared {
                 return Ok(());
             }
             if let Some(seen) = self.store.get(session, seq).await? {
-                channel.offer(seen.frame, seen.age, &self.outgoing);
+                channel.offer(seen.frame, seen.age, &self.viewing);
                 return Ok(());
             }
         }
@@ -284,7 +284,7 @@ impl Shared {
         match self.store.newest(session, held).await? {
             Some(newest) => {
                 if let Some(frame) = newest.frame {
-                    channel.show_if(unchanged, frame, newest.age, &self.outgoing);
+                    channel.show_if(unchanged, frame, newest.age, &self.viewing);
                 }
             }
             None => channel.replace_if(|state| unchanged(state) && (held.is_some() || !state.known), None),
@@ -316,10 +316,10 @@ impl Shared {
 
 impl Live {
     /// Its tasks run on the current Tokio runtime and on those that viewers come from.
-    pub(super) fn new(store: Arc<dyn FrameStore>, outgoing: Budget, gauge: IntGauge) -> Self {
+    pub(super) fn new(store: Arc<dyn FrameStore>, viewing: Budget, gauge: IntGauge) -> Self {
         let shared = Arc::new(Shared {
             store,
-            outgoing,
+            viewing,
             gauge,
             channels: Mutex::default(),
             changed: Mutex::default(),
@@ -352,6 +352,6 @@ impl Live {
     pub(super) fn begin_push(&self, session: &SessionId) -> Option<Pushing> {
         let channel = self.shared.channels().get(session)?.channel.clone();
         channel.pushing.fetch_add(1, Ordering::Relaxed);
-        Some(Pushing { channel, outgoing: self.shared.outgoing.clone() })
+        Some(Pushing { channel, viewing: self.shared.viewing.clone() })
     }
 }

@@ -5,6 +5,7 @@ pub mod picture;
 pub mod process;
 pub mod redis;
 pub mod server;
+pub mod viewer;
 
 use std::{
     fmt::Display,
@@ -15,6 +16,7 @@ use std::{
 pub use self::{
     redis::RedisServer,
     server::{Answer, Server},
+    viewer::Viewer,
 };
 
 /// How long anything may take that is expected to happen soon, on a busy machine.

@@ -121,6 +121,13 @@ impl Server {
         sessions
     }
 
+    /// The value of a metric, by its name with its labels as they are written.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let answer = self.get("/metrics").await;
+        let value = answer.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {answer:?}")).parse().unwrap()
+    }
+
     /// Memory in use, in bytes (`VmRSS` of proc(5)).
     pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
