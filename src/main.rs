@@ -18,7 +18,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The exit code for a configuration that is not right.
 const EXIT_CONFIG: u8 = 2;
 
-/// Relays streams of still images: push pictures over HTTP, read them back in order.
+/// Relays streams of still images: push pictures over HTTP, watch them live, read them back in order.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -87,6 +87,7 @@ async fn serve_demo(mut config: Config) -> anyhow::Result<()> {
     let session = demo::SESSION.parse()?;
     let port = app.address().port();
     println!("A camera that counts runs on session {session}. Look at it:");
+    println!("  live               http://localhost:{port}/stream/{session}");
     println!("  the next picture   http://localhost:{port}/image/{session}     (reload for the one after it)");
     println!("  what is waiting    http://localhost:{port}/stats");
     println!("Push a picture of your own:");
