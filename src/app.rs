@@ -134,6 +134,7 @@ fn http_over_tcp(
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
     let app = HttpApp::new()
         .app_data(hub)
+        .app_data(web::Data::new(cors.clone()))
         .configure(http::routes)
         .wrap(http::cors(cors))
         .wrap(middleware::from_fn(http::error::refused_preflight))

@@ -40,6 +40,13 @@ pub enum Error {
     #[error("this route is for WebSockets: connect with ws:// or wss:// ({0})")]
     NotWebSocket(String),
 
+    /// A WebSocket opened by a page that `CORS_ORIGINS` does not allow to read.
+    #[error("pages of {origin} may not open WebSockets here: CORS_ORIGINS lists the origins that may")]
+    ForeignOrigin {
+        /// Where the page comes from.
+        origin: String,
+    },
+
     /// A WebSocket message that means nothing here.
     #[error("the message is not understood: expected {expected}")]
     BadMessage {
@@ -160,6 +167,7 @@ impl Error {
             Self::BadTimestamp => "bad_timestamp",
             Self::BadQuery { .. } => "bad_query",
             Self::NotWebSocket(_) => "not_a_websocket",
+            Self::ForeignOrigin { .. } => "foreign_origin",
             Self::BadMessage { .. } => "bad_message",
             Self::TooManySubscriptions { .. } => "too_many_subscriptions",
             Self::NotAStream(_) => "not_a_stream",

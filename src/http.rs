@@ -3,6 +3,7 @@
 pub mod error;
 mod extract;
 pub mod openapi;
+mod origin;
 mod refusal;
 
 use actix_cors::Cors;
@@ -12,6 +13,7 @@ use actix_web::{
         Method,
         header::{self, HeaderName},
     },
+    middleware::from_fn,
     web::{self, ServiceConfig, delete, get, head, post, put},
 };
 
@@ -64,8 +66,12 @@ pub fn routes(app: &mut ServiceConfig) {
                 .route(get().to(egress::cursor::next))
                 .route(head().to(egress::cursor::next)),
         )
-        .service(at("/ws/view", "GET").route(get().to(egress::websocket::view)))
-        .service(at("/ws/push/{session}", "GET").route(get().to(ingest::websocket::push)))
+        .service(at("/ws/view", "GET").route(get().to(egress::websocket::view)).wrap(from_fn(origin::allowed_origin)))
+        .service(
+            at("/ws/push/{session}", "GET")
+                .route(get().to(ingest::websocket::push))
+                .wrap(from_fn(origin::allowed_origin)),
+        )
         .service(at("/metrics", "GET, HEAD").route(get().to(api::metrics)).route(head().to(api::metrics)))
         .service(at("/stats", "GET, HEAD").route(get().to(api::stats)).route(head().to(api::stats)))
         .service(at("/healthz", "GET, HEAD").route(get().to(api::healthz)).route(head().to(api::healthz)))

@@ -30,6 +30,7 @@ impl ResponseError for Error {
             Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
+            Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE

@@ -16,6 +16,7 @@ use crate::{
     telemetry::metrics::WayIn,
     wire::{
         error_body::ErrorBody,
+        header::VIEWERS,
         pictures::{Item, Splitter},
     },
 };
@@ -23,6 +24,9 @@ use crate::{
 /// The answer at the end of a stream.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct StreamAnswer {
+    /// Viewers when the last picture was pushed.
+    #[serde(skip)]
+    viewers: usize,
     /// Pictures that were pushed.
     accepted: u64,
     /// Pictures that were not: not whole, too large, of the wrong type, or the store was away.
@@ -38,7 +42,8 @@ pub struct StreamAnswer {
     params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
     request_body(content = Vec<u8>, content_type = "*/*", description = "many pictures; parts may carry X-Timestamp"),
     responses(
-        (status = 200, description = "at the end of the stream", body = StreamAnswer),
+        (status = 200, description = "at the end of the stream", body = StreamAnswer,
+         headers(("X-Viewers" = usize, description = "viewers of the session when its last picture was pushed"))),
         (status = "4XX", description = "no stream of pictures, or it was cut off or fell silent", body = ErrorBody),
         (status = 503, description = "busy", body = ErrorBody),
     ),
@@ -76,15 +81,16 @@ pub async fn push(
     if answer.accepted + answer.refused == 0 {
         return Err(Error::EmptyBody);
     }
-    Ok(HttpResponse::Ok().json(answer))
+    Ok(HttpResponse::Ok().insert_header((VIEWERS, answer.viewers)).json(answer))
 }
 
 impl StreamAnswer {
     async fn count(&mut self, hub: &Hub, session: &SessionId, item: Item) {
         let refused = match item {
             Item::Picture { bytes, captured } => match hub.push(session, bytes, captured, WayIn::Stream).await {
-                Ok(_) => {
+                Ok(pushed) => {
                     self.accepted += 1;
+                    self.viewers = pushed.viewers;
                     return;
                 }
                 Err(error) => error.to_string(),

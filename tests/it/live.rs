@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 use crate::harness::{
     Backend, SOON, Server, Viewer,
     picture::{PHOTO_JPEG, PHOTO_PNG, numbered},
-    until,
+    scale, until,
+    viewer::Part,
 };
 
 /// Less than the time to the next repetition of a part.
@@ -68,7 +69,7 @@ async fn every_viewer_sees_every_frame_as_it_comes() {
             assert_eq!(viewer.part().await.seq(), None, "the No Data picture");
         }
         let mut last = None;
-        for number in 0..20 {
+        for number in 0..20 * scale() as u64 {
             let seq = server.push("a", &numbered(number, 20_000)).await.0;
             assert!(last.is_none_or(|last| seq == last + 1));
             last = Some(seq);
@@ -77,7 +78,7 @@ async fn every_viewer_sees_every_frame_as_it_comes() {
                 assert_eq!((part.number(), part.seq()), (number, Some(seq)));
             }
         }
-        for number in 0..20 {
+        for number in 0..20 * scale() as u64 {
             assert_eq!(server.take("a").await, Some(numbered(number, 20_000)), "and the queue is as it was");
         }
     }
@@ -147,7 +148,7 @@ async fn who_asks_for_the_end_gets_it_when_the_camera_falls_silent() {
         let start = Instant::now();
         let mut viewer = Viewer::open(&server, "/stream/a?offline=close&repeat=0").await;
         let parts = viewer.ended_within(SOON).await;
-        assert_eq!(parts.iter().map(|part| part.number()).collect::<Vec<_>>(), [1]);
+        assert_eq!(parts.iter().map(Part::number).collect::<Vec<_>>(), [1]);
         assert!((900..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{RedisServer, SOON, Server, Viewer, picture::numbered, until};
+use crate::harness::{RedisServer, SOON, Server, Viewer, picture::numbered, scale, until};
 
 /// Viewers that have seen what there was to begin with.
 async fn viewers(server: &Server, session: &str, count: usize) -> Vec<Viewer> {
@@ -30,7 +30,7 @@ async fn a_frame_pushed_to_any_server_is_seen_through_every_other() {
         watching.extend(viewers(server, "a", 2).await);
     }
     let mut last = None;
-    for number in 0..30 {
+    for number in 0..30 * scale() as u64 {
         let seq = servers[number as usize % 3].push("a", &numbered(number, 5000)).await.0;
         assert!(last.is_none_or(|last| seq == last + 1));
         last = Some(seq);
@@ -132,7 +132,8 @@ async fn viewers_resume_by_themselves_after_redis_was_killed_or_the_subscription
     let (one, other) = (redis.server(&[]).await, redis.server(&[]).await);
     let mut watching = viewers(&other, "a", 3).await;
     let mut number = 0;
-    for round in ["nothing", "the subscription is cut", "Redis is killed", "Redis hangs"] {
+    let rounds = ["nothing", "the subscription is cut", "Redis is killed", "Redis hangs"];
+    for round in rounds.into_iter().cycle().take(rounds.len() * scale()) {
         match round {
             "the subscription is cut" => redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await,
             "Redis is killed" => {

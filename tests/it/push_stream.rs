@@ -66,15 +66,15 @@ async fn each_picture_is_a_frame_as_soon_as_it_is_whole_whatever_the_form_of_the
         let jpegs = [PHOTO_JPEG; 3].map(<[u8]>::to_vec);
         let pngs = [PHOTO_PNG; 3].map(<[u8]>::to_vec);
         let parts = [PHOTO_JPEG; 3].map(part);
-        let forms: [(&str, &[u8], &[Vec<u8>]); 3] =
-            [("multipart", b"--ffmpeg\r\n", &parts), ("jpeg", b"", &jpegs), ("png", b"", &pngs)];
-        for (session, first, pictures) in forms {
+        for (session, first, pictures) in
+            [("multipart", &b"--ffmpeg\r\n"[..], parts), ("jpeg", b"", jpegs), ("png", b"", pngs)]
+        {
             let mut viewer = Viewer::open(&server, &format!("/stream/{session}?repeat=0")).await;
             assert_eq!(viewer.part().await.seq(), None);
             let push = Push::begin(&server, session, None);
             push.send(first.to_vec());
             let expected = if session == "png" { PHOTO_PNG } else { PHOTO_JPEG };
-            for (count, picture) in (1..).zip(pictures) {
+            for (count, picture) in (1..).zip(&pictures) {
                 let (some, rest) = picture.split_at(picture.len() / 2);
                 push.send(some.to_vec());
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -84,6 +84,7 @@ async fn each_picture_is_a_frame_as_soon_as_it_is_whole_whatever_the_form_of_the
             }
             let answer = push.end().await;
             assert_eq!((answer.status.as_u16(), answer.text()), (200, r#"{"accepted":3,"refused":0}"#));
+            assert_eq!(answer.header("x-viewers"), "1");
             for _ in 0..3 {
                 assert_eq!(server.take(session).await.as_deref(), Some(expected));
             }

@@ -11,9 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use image_streamer::{
-    frame::{ImageType, NewFrame, Seq, Timestamp},
+    frame::{Frame, ImageType, NewFrame, Seq, Timestamp},
     session::SessionId,
-    store::{FrameStore, StoreLimits, memory::MemoryStore, redis::RedisStore},
+    store::{FrameStore, StoreLimits, TAKEN_GRACE, memory::MemoryStore, redis::RedisStore},
 };
 
 use crate::harness::{
@@ -46,6 +46,10 @@ fn session(name: &str) -> SessionId {
 
 fn frame(number: u64) -> NewFrame {
     NewFrame { bytes: numbered(number, 500).into(), kind: ImageType::Jpeg, captured: None }
+}
+
+fn number(frame: &Frame) -> u64 {
+    number_of(&frame.bytes)
 }
 
 /// Many producers, sessions and takers at once: each frame comes out once, none is lost, and every taker sees the frames
@@ -247,4 +251,84 @@ async fn a_taken_frame_leaves_redis_after_its_grace_although_the_session_goes_on
         long_lived += usize::from(redis.command::<i64>(&["PTTL", &key]).await > 2000);
     }
     assert_eq!(long_lived, 1, "only the newest keeps its whole life");
+}
+
+#[tokio::test]
+async fn reading_takes_nothing_and_shows_the_newest_a_certain_one_and_the_next() {
+    for Backend { name, store, .. } in backends(LIMITS).await {
+        let a = session("a");
+        assert!(store.newest(&a, None).await.unwrap().is_none(), "{name}");
+        assert!(store.after(&a, Seq(0)).await.unwrap().is_none(), "{name}");
+        let first = store.push(&a, frame(0)).await.unwrap().seq;
+        for number in 1..5 {
+            store.push(&a, frame(number)).await.unwrap();
+        }
+        let last = Seq(first.0 + 4);
+        for _ in 0..2 {
+            let newest = store.newest(&a, None).await.unwrap().unwrap();
+            assert_eq!((newest.seq, newest.frame.map(|frame| number(&frame))), (last, Some(4)), "{name}");
+            assert!(newest.age < Duration::from_secs(2), "{name}: {:?}", newest.age);
+            let known = store.newest(&a, Some(last)).await.unwrap().unwrap();
+            assert!(known.frame.is_none() && known.seq == last && known.received == newest.received, "{name}");
+            for offset in 0..5 {
+                let seen = store.get(&a, Seq(first.0 + offset)).await.unwrap().unwrap();
+                assert_eq!((seen.frame.seq.0, number(&seen.frame)), (first.0 + offset, offset), "{name}");
+                let next = store.after(&a, Seq(first.0 + offset - 1)).await.unwrap().unwrap();
+                assert_eq!((next.frame.seq.0, next.missed), (first.0 + offset, 0), "{name}");
+            }
+            assert!(store.get(&a, last.next()).await.unwrap().is_none(), "{name}");
+            assert!(store.after(&a, last).await.unwrap().is_none(), "{name}");
+        }
+        assert_eq!(store.queued(&a).await.unwrap(), 5, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_frame_can_be_read_for_its_grace_and_the_newest_for_its_life() {
+    for Backend { name, store, .. } in backends(LIMITS).await {
+        let a = session("a");
+        let first = store.push(&a, frame(0)).await.unwrap().seq;
+        store.push(&a, frame(1)).await.unwrap();
+        for wanted in 0..2 {
+            assert_eq!(number(&store.take(&a).await.unwrap().unwrap().frame), wanted, "{name}");
+        }
+        let grace = TAKEN_GRACE - Duration::from_millis(300);
+        tokio::time::sleep(grace).await;
+        assert!(store.get(&a, first).await.unwrap().is_some(), "{name}");
+        tokio::time::sleep(TAKEN_GRACE - grace + Duration::from_millis(200)).await;
+        assert!(store.get(&a, first).await.unwrap().is_none(), "{name}: it has had its time");
+        assert!(store.newest(&a, None).await.unwrap().is_some(), "{name}: the newest has not");
+        // Now it is not the newest any more.
+        let third = store.push(&a, frame(2)).await.unwrap().seq;
+        assert!(store.get(&a, first.next()).await.unwrap().is_some(), "{name}");
+        tokio::time::sleep(TAKEN_GRACE + Duration::from_millis(200)).await;
+        assert!(store.get(&a, first.next()).await.unwrap().is_none(), "{name}");
+        let next = store.after(&a, first).await.unwrap().unwrap();
+        assert_eq!((next.frame.seq, next.missed), (third, 1), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn viewers_are_counted_as_they_were_noted_and_rates_as_frames_came() {
+    for Backend { name, store, .. } in backends(LIMITS).await {
+        let (a, b) = (session("a"), session("b"));
+        store.note_viewers(&[(a.clone(), 3), (b.clone(), 1)]).await.unwrap();
+        assert_eq!(store.push(&a, frame(0)).await.unwrap().viewers, 3, "{name}");
+        store.note_viewers(&[(a.clone(), 2), (b.clone(), 0)]).await.unwrap();
+        assert_eq!(store.push(&b, frame(0)).await.unwrap().viewers, 0, "{name}");
+        let start = Instant::now();
+        let mut seq = Seq(0);
+        for number in 1..=25 {
+            tokio::time::sleep_until((start + Duration::from_millis(number * 100)).into()).await;
+            seq = store.push(&a, frame(number)).await.unwrap().seq;
+        }
+        let stats = store.stats().await.unwrap();
+        let of_a = stats.iter().find(|stats| stats.session == a).unwrap();
+        assert_eq!((of_a.seq, of_a.viewers), (seq, 2), "{name}");
+        assert!((9.0..11.0).contains(&of_a.fps), "{name}: {}", of_a.fps);
+        assert!(of_a.age < Duration::from_secs(1), "{name}: {:?}", of_a.age);
+        assert_eq!(store.sessions().await.unwrap(), 2, "{name}");
+        let of_b = stats.iter().find(|stats| stats.session == b).unwrap();
+        assert!(of_b.fps == 0.0 && of_b.age > Duration::from_secs(2), "{name}: {of_b:?}");
+    }
 }

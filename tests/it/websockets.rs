@@ -10,6 +10,7 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
         Message,
+        client::IntoClientRequest,
         protocol::frame::{
             Frame,
             coding::{CloseCode, Data, OpCode},
@@ -245,4 +246,28 @@ async fn sockets_are_told_when_the_server_ends() {
     }
     let (status, _) = server.into_process().ended_within(Duration::from_secs(5)).await;
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_open_sockets_only_where_they_may_read_answers() {
+    let listed = Backend::Memory.server(&[("CORS_ORIGINS", "https://example.org")]).await;
+    let anybody = Backend::Memory.server(&[]).await;
+    let own = format!("http://{}", listed.address());
+    for (server, origin, allowed) in [
+        (&listed, "https://example.org", true),
+        (&listed, own.as_str(), true),
+        (&listed, "https://elsewhere.org", false),
+        (&listed, "null", false),
+        (&anybody, "https://elsewhere.org", true),
+    ] {
+        for path in ["/ws/view?sessions=a", "/ws/push/a"] {
+            let mut request = format!("ws://{}{path}", server.address()).into_client_request().unwrap();
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+            let opened = connect_async(request).await;
+            assert_eq!(opened.is_ok(), allowed, "{origin} {path}");
+            if let Err(error) = opened {
+                assert!(error.to_string().contains("403"), "{error}");
+            }
+        }
+    }
 }
