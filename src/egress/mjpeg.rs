@@ -6,11 +6,14 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, we
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::outlet;
+use super::{
+    delivery::{BUSY_PAUSE, Delivery},
+    outlet,
+};
 use crate::{
     connection::{EndlessBody, Outlet},
     error::Error,
-    frame::Frame,
+    frame::{Frame, Seq},
     hub::{
         Hub, NoData,
         live::{Head, LiveFrame, Viewer},
@@ -24,8 +27,6 @@ use crate::{
 const FIRST_REPEAT: Duration = Duration::from_millis(150);
 /// How long after that it is sent again and again: proxies and players give up a connection that is silent for 5 to 10 s.
 const NEXT_REPEATS: Duration = Duration::from_secs(2);
-/// How long a viewer waits before it looks again whether there is room for frames on their way to slow viewers.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a viewer sees when nothing new comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,11 +142,11 @@ enum Shown {
 }
 
 impl Shown {
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Frame(one), Self::Frame(other)) => one.frame.seq == other.frame.seq,
-            (Self::NoData, Self::NoData) => true,
-            _ => false,
+    /// Its number; the No Data picture has none.
+    fn seq(&self) -> Option<Seq> {
+        match self {
+            Self::Frame(live) => Some(live.frame.seq),
+            Self::NoData => None,
         }
     }
 
@@ -171,19 +172,20 @@ struct Show {
     hub: Arc<Hub>,
     options: Options,
     outlet: Outlet,
-    opened: Instant,
-    shown: Option<Shown>,
+    delivery: Delivery,
+    /// The number of what was sent last, if anything was: that of the No Data picture is none.
+    shown: Option<Option<Seq>>,
+    /// The same, held for who is to see it again.
+    again: Option<Shown>,
     /// When something was last sent, and how often it has been sent again since it was new.
     sent: Instant,
     repeats: u32,
-    /// Before this moment no new frame is due.
-    due: Instant,
 }
 
 async fn show(hub: Arc<Hub>, mut viewer: Viewer, options: Options, outlet: Outlet) {
-    let now = Instant::now();
-    let mut show =
-        Show { hub: hub.clone(), options, outlet, opened: now, shown: None, sent: now, repeats: 0, due: now };
+    let delivery = Delivery::new(WayOut::Mjpeg, options.interval);
+    let (shown, again, sent, repeats) = (None, None, Instant::now(), 0);
+    let mut show = Show { hub: hub.clone(), options, outlet, delivery, shown, again, sent, repeats };
     loop {
         let Some(wake) = show.next(&mut viewer).await else { return };
         tokio::select! {
@@ -210,12 +212,12 @@ impl Show {
             (_, Offline::Placeholder | Offline::Last) => Shown::NoData,
             (_, Offline::Close) => {
                 // Who comes before the camera waits for it for as long as for one that fell silent.
-                let end = stale_at.unwrap_or(now).max(self.opened + stale_after);
+                let end = stale_at.unwrap_or(now).max(self.delivery.since() + stale_after);
                 return (now < end).then_some(Some(end));
             }
         };
-        let is_new = self.shown.as_ref().is_none_or(|shown| !shown.is_same(&wanted));
-        let due = if matches!(wanted, Shown::NoData) { now } else { self.due };
+        let is_new = self.shown != Some(wanted.seq());
+        let due = wanted.seq().map_or(now, |_| self.delivery.due());
         let mut next = None;
         if !is_new || now < due {
             next = is_new.then_some(due);
@@ -235,40 +237,29 @@ impl Show {
     /// When what was sent last is to be sent again.
     fn repeat_at(&self) -> Option<Instant> {
         let pause = if self.repeats == 0 { FIRST_REPEAT } else { NEXT_REPEATS };
-        (self.options.repeat && self.shown.is_some()).then(|| self.sent + pause)
+        self.again.as_ref().map(|_| self.sent + pause)
     }
 
     async fn send(&mut self, wanted: Shown) {
-        if let (Some(interval), Shown::Frame(_)) = (self.options.interval, &wanted) {
-            // Frames that come a little late do not slow the viewer down; a pause is not made up for.
-            self.due = (self.due + interval).max(Instant::now());
+        // What was shown before is let go first: no viewer ever holds two frames.
+        self.again = None;
+        if wanted.seq().is_some() {
+            self.delivery.begin();
         }
         self.outlet.send(wanted.pieces(&self.hub));
         self.outlet.sent().await;
-        self.sent = Instant::now();
-        self.repeats = 0;
-        self.count(&wanted);
-        self.shown = Some(wanted);
+        (self.sent, self.repeats, self.shown) = (Instant::now(), 0, Some(wanted.seq()));
+        if let Shown::Frame(live) = &wanted {
+            self.delivery.done(&self.hub, live);
+        }
+        self.again = self.options.repeat.then_some(wanted);
     }
 
     async fn send_again(&mut self) {
-        let Some(shown) = &self.shown else { return };
-        self.outlet.send(shown.pieces(&self.hub));
+        let Some(again) = &self.again else { return };
+        self.outlet.send(again.pieces(&self.hub));
         self.outlet.sent().await;
         self.sent = Instant::now();
         self.repeats += 1;
-    }
-
-    fn count(&self, sent: &Shown) {
-        let Shown::Frame(live) = sent else { return };
-        let metrics = self.hub.metrics();
-        metrics.sent(WayOut::Mjpeg, live.frame.bytes.len());
-        // The first one may have been waiting for this viewer.
-        if live.received >= self.opened {
-            metrics.delivered(live.age());
-        }
-        if let (Some(Shown::Frame(before)), None) = (&self.shown, self.options.interval) {
-            metrics.skipped(live.frame.seq.0.saturating_sub(before.frame.seq.0 + 1));
-        }
     }
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_stream::{StreamMap, wrappers::WatchStream};
 
+use super::delivery::{BUSY_PAUSE, Delivery};
 use crate::{
     error::Error,
-    frame::Seq,
     hub::{
         Hub,
         live::{Head, LiveFrame, State, Viewer},
@@ -27,8 +27,6 @@ use crate::{
 pub const MAX_SUBSCRIPTIONS: usize = 256;
 /// The longest message from a viewer, in bytes: all those sessions by name, and room to spare.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// How long a viewer waits before it looks again whether there is room for frames on their way to slow viewers.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a viewer may send.
 #[derive(Debug, Default, Deserialize)]
@@ -95,11 +93,8 @@ enum Standing {
 /// One session on the wall.
 struct Watched {
     viewer: Viewer,
-    since: Instant,
     told: Option<Standing>,
-    sent: Option<Seq>,
-    /// Before this moment no new frame is due.
-    due: Instant,
+    delivery: Delivery,
 }
 
 /// A socket and what it watches.
@@ -121,9 +116,9 @@ impl Wall {
                 return Err(Error::TooManySubscriptions { limit: MAX_SUBSCRIPTIONS });
             }
             let viewer = self.hub.watch(&session);
-            let now = Instant::now();
+            let delivery = Delivery::new(WayOut::WebSocket, self.interval);
             self.changes.insert(session.clone(), WatchStream::new(viewer.states()));
-            self.watched.insert(session, Watched { viewer, since: now, told: None, sent: None, due: now });
+            self.watched.insert(session, Watched { viewer, told: None, delivery });
         }
         Ok(())
     }
@@ -182,7 +177,7 @@ impl Wall {
 
     /// Sends what has changed of a session. Tells when to look again at the latest.
     async fn update(&mut self, session: &SessionId) -> Option<Instant> {
-        let Self { hub, socket, watched, interval, .. } = self;
+        let Self { hub, socket, watched, .. } = self;
         let watched = watched.get_mut(session)?;
         let state = watched.viewer.state();
         let now = Instant::now();
@@ -201,29 +196,19 @@ impl Wall {
         }
         let live = state.frame?;
         let stale_at = stale_at.filter(|_| standing == Standing::Live);
-        if watched.sent == Some(live.frame.seq) {
+        if watched.delivery.sent() == Some(live.frame.seq) {
             return stale_at;
         }
-        if now < watched.due {
-            return stale_at.into_iter().chain([watched.due]).min();
+        if now < watched.delivery.due() {
+            return stale_at.into_iter().chain([watched.delivery.due()]).min();
         }
         if hub.viewing().check().is_err() {
             return Some(now + BUSY_PAUSE);
         }
-        if let Some(interval) = interval {
-            watched.due = (watched.due + *interval).max(now);
-        }
+        watched.delivery.begin();
         let head = live.head(Head::Message, |_| message_head(session, &live));
         socket.send([head, live.frame.bytes.clone(), Bytes::new()]).await;
-        let metrics = hub.metrics();
-        metrics.sent(WayOut::WebSocket, live.frame.bytes.len());
-        if live.received >= watched.since {
-            metrics.delivered(live.age());
-        }
-        if let (Some(before), None) = (watched.sent, *interval) {
-            metrics.skipped(live.frame.seq.0.saturating_sub(before.0 + 1));
-        }
-        watched.sent = Some(live.frame.seq);
+        watched.delivery.done(hub, &live);
         stale_at
     }
 }

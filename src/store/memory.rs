@@ -46,6 +46,9 @@ struct Shared {
     expired: AtomicU64,
 }
 
+/// When each spent frame is let go, of which session, and its number.
+type SpentEnds = VecDeque<(Instant, SessionId, Seq)>;
+
 /// When something ends, and a number that makes equal instants different and keeps their order.
 type Deadline = (Instant, u64);
 
@@ -56,7 +59,7 @@ struct State {
     /// making room. Frames of a session end in their order, so an entry always means the oldest one there.
     frame_ends: BTreeMap<Deadline, SessionId>,
     /// Every spent frame by when it is let go, soonest first. Some may be gone already, with their session.
-    spent_ends: VecDeque<(Instant, SessionId, Seq)>,
+    spent_ends: SpentEnds,
     /// Every session by its end or by an instant before that: a push moves the end, not the entry.
     session_ends: BTreeMap<Deadline, SessionId>,
     next_tie: u64,
@@ -134,6 +137,12 @@ impl Session {
         self.queue.back().or(self.kept.as_ref())
     }
 
+    /// A frame that was taken is not the newest any more.
+    fn spend(&mut self, id: &SessionId, held: Held, now: Instant, spent_ends: &mut SpentEnds) {
+        spent_ends.push_back((now + TAKEN_GRACE, id.clone(), held.frame.seq));
+        self.spent.push_back(held);
+    }
+
     /// The first frame after a number.
     fn after(&self, seq: Seq) -> Option<&Held> {
         let first_of = |frames: &VecDeque<Held>| frames.partition_point(|held| held.frame.seq <= seq);
@@ -196,26 +205,19 @@ impl State {
         gone
     }
 
-    /// Takes the oldest frame off the session's queue. It can be read for a while yet.
-    fn take(&mut self, id: &SessionId, now: Instant) -> Option<Frame> {
-        let session = self.sessions.get_mut(id)?;
+    /// Takes the oldest frame off the session's queue, and tells how many are left. It can be read for a while yet.
+    fn take(&mut self, id: &SessionId, now: Instant) -> Option<(Frame, usize)> {
+        let Self { sessions, frame_ends, spent_ends, .. } = self;
+        let session = sessions.get_mut(id)?;
         let held = pop_front(&mut session.queue)?;
         let frame = held.frame.clone();
         if session.queue.is_empty() {
             session.kept = Some(held);
         } else {
-            self.spend(id, held, now);
+            frame_ends.remove(&held.deadline);
+            session.spend(id, held, now, spent_ends);
         }
-        Some(frame)
-    }
-
-    /// A frame that was taken is not its session's newest any more.
-    fn spend(&mut self, id: &SessionId, held: Held, now: Instant) {
-        self.frame_ends.remove(&held.deadline);
-        if let Some(session) = self.sessions.get_mut(id) {
-            self.spent_ends.push_back((now + TAKEN_GRACE, id.clone(), held.frame.seq));
-            session.spent.push_back(held);
-        }
+        Some((frame, session.queue.len()))
     }
 
     /// Lets go of the frame that was spent first.
@@ -334,11 +336,11 @@ impl State {
         self.used_by_frames += held.cost();
         self.frame_ends.insert(deadline, id.clone());
         session.queue.push_back(held);
-        let (seq, queued, kept) = (session.last, session.queue.len(), session.kept.take());
-        if let Some(kept) = kept {
-            self.spend(id, kept, now);
+        if let Some(kept) = session.kept.take() {
+            self.frame_ends.remove(&kept.deadline);
+            session.spend(id, kept, now, &mut self.spent_ends);
         }
-        (seq, queued)
+        (session.last, session.queue.len())
     }
 
     fn queued(&self, id: &SessionId) -> usize {
@@ -412,8 +414,8 @@ impl FrameStore for MemoryStore {
 
     async fn take(&self, session: &SessionId) -> Result<Option<Taken>, Error> {
         Ok(self.shared.with(|state, now| {
-            let frame = state.take(session, now)?;
-            Some(Taken { frame, left: state.queued(session) })
+            let (frame, left) = state.take(session, now)?;
+            Some(Taken { frame, left })
         }))
     }
 
