@@ -33,7 +33,7 @@ advisories: ## known vulnerabilities of dependencies, where the advisory databas
 	@cargo deny fetch db || { echo "make advisories: the advisory database cannot be reached from here; nothing was checked" >&2; exit 1; }
 	cargo deny --locked --workspace check advisories
 
-bench: ## this server beside webdis, nginx and nchan, then the parts of it alone
+bench: ## this server beside webdis, nginx, nchan and a bare writer, then the parts of it alone
 	@tests/setup redis-server:redis-server redis-benchmark:redis-tools webdis:webdis nginx:nginx-light wrk:wrk python3:python3 \
 		/usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 	cargo build --release --locked
