@@ -24,7 +24,9 @@ use crate::{
     error::Error,
     frame::Timestamp,
     hub::{Hub, budget::Share},
+    session::SessionId,
     store::Pushed,
+    telemetry::metrics::WayIn,
     wire::{
         accept::WantsJson,
         header::{TIMESTAMP, VIEWERS},
@@ -57,6 +59,34 @@ fn answer(WantsJson(json): WantsJson, pushed: Pushed) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((VIEWERS, viewers));
     if json { response.json(PushAnswer { seq: seq.0, queued, dropped }) } else { response.finish() }
+}
+
+/// Does something to its end although the client may hang up, which cancels its handler: a camera that closes its
+/// connection right after the last byte has sent a whole picture.
+async fn to_the_end<T: 'static>(work: impl Future<Output = Result<T, Error>> + 'static) -> Result<T, Error> {
+    let mut work = Box::pin(work);
+    // In memory it is done at once.
+    if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
+        return done;
+    }
+    actix_web::rt::spawn(work).await.unwrap_or_else(|ended| Err(Error::unavailable(ended)))
+}
+
+/// Pushes a picture that was received whole. Its share of the budget is held until then.
+async fn push(
+    hub: web::Data<Hub>,
+    session: SessionId,
+    picture: Bytes,
+    captured: Option<Timestamp>,
+    way: WayIn,
+    share: Rc<RefCell<Share>>,
+) -> Result<Pushed, Error> {
+    to_the_end(async move {
+        let pushed = hub.push(&session, picture, captured, way).await;
+        drop(share);
+        pushed
+    })
+    .await
 }
 
 /// The producer's `X-Timestamp`, if it sent one.

@@ -44,8 +44,7 @@ pub async fn push(
         let chunk = chunk.map_err(|_| fault.take().unwrap_or(Error::BodyCutOff))?;
         picture.add(&chunk)?;
     }
-    let pushed = hub.push(&session, picture.finish(), captured, WayIn::Body).await?;
-    drop(share);
+    let pushed = super::push(hub, session, picture.finish(), captured, WayIn::Body, share).await?;
     Ok(answer(json, pushed))
 }
 

@@ -78,8 +78,7 @@ pub async fn push(
             return Err(Error::TooManyFiles);
         }
     }
-    let pushed = hub.push(&session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form).await?;
-    drop(share);
+    let pushed = super::push(hub, session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form, share).await?;
     Ok(answer(json, pushed))
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{BODY_WHOLE, STREAM_IDLE};
+use super::{BODY_WHOLE, STREAM_IDLE, to_the_end};
 use crate::{
     error::Error,
     hub::Hub,
@@ -52,9 +52,19 @@ pub async fn push(
     session: SessionId,
     hub: web::Data<Hub>,
     request: HttpRequest,
-    mut payload: web::Payload,
+    payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let mut splitter = Splitter::new(boundary(&request).as_deref(), hub.max_image_bytes());
+    let splitter = Splitter::new(boundary(&request).as_deref(), hub.max_image_bytes());
+    let answer = to_the_end(receive(hub, session, payload, splitter)).await?;
+    Ok(HttpResponse::Ok().insert_header((VIEWERS, answer.viewers)).json(answer))
+}
+
+async fn receive(
+    hub: web::Data<Hub>,
+    session: SessionId,
+    mut payload: web::Payload,
+    mut splitter: Splitter,
+) -> Result<StreamAnswer, Error> {
     let mut items = VecDeque::new();
     let mut answer = StreamAnswer::default();
     let mut share = hub.incoming().share();
@@ -81,7 +91,7 @@ pub async fn push(
     if answer.accepted + answer.refused == 0 {
         return Err(Error::EmptyBody);
     }
-    Ok(HttpResponse::Ok().insert_header((VIEWERS, answer.viewers)).json(answer))
+    Ok(answer)
 }
 
 impl StreamAnswer {

@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::to_the_end;
 use crate::{
     error::Error,
     hub::Hub,
@@ -68,7 +69,7 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
             }
         };
         let answer = match socket.digest(received).await {
-            Input::Binary(picture) => push_one(&hub, &session, picture).await,
+            Input::Binary(picture) => to_the_end(push_one(hub.clone(), session.clone(), picture)).await,
             Input::TooLarge => Err(Error::TooLarge { limit: hub.max_image_bytes() }),
             Input::Text(_) => Err(Error::BadMessage { expected: "a binary message that is one picture" }),
             Input::Nothing => continue,
@@ -81,7 +82,7 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
     }
 }
 
-async fn push_one(hub: &Hub, session: &SessionId, picture: Bytes) -> Result<Pushed, Error> {
-    let pushed = hub.push(session, picture, None, WayIn::WebSocket).await?;
+async fn push_one(hub: Arc<Hub>, session: SessionId, picture: Bytes) -> Result<Pushed, Error> {
+    let pushed = hub.push(&session, picture, None, WayIn::WebSocket).await?;
     Ok(Pushed { seq: pushed.seq.0, viewers: pushed.viewers })
 }

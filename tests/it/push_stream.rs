@@ -141,6 +141,27 @@ async fn what_is_no_stream_of_pictures_is_refused_and_what_ends_early_keeps_what
 }
 
 #[tokio::test]
+async fn a_camera_that_hangs_up_right_after_its_last_byte_has_pushed_everything() {
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let length = PHOTO_JPEG.len();
+        let one = format!("POST /image/one HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let chunked = "POST /stream/many HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunk = format!("{:x}\r\n", 5 * length);
+        let many = [chunked.as_bytes(), chunk.as_bytes(), &[PHOTO_JPEG; 5].concat(), b"\r\n0\r\n\r\n"].concat();
+        for _ in 0..10 {
+            for request in [&[one.as_bytes(), PHOTO_JPEG].concat(), &many] {
+                let mut socket = server.connect().await;
+                socket.write_all(request).await.unwrap();
+                drop(socket);
+            }
+        }
+        has_frames(&server, "one", 10).await;
+        has_frames(&server, "many", 50).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_waits_for_100_continue_is_told_to_go_on() {
     let server = Backend::Memory.server(&[]).await;
     let mut socket = server.connect().await;
