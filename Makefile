@@ -11,7 +11,9 @@ demo: ## the server with a camera that counts
 	cargo run --release -- demo
 
 setup: ## installs the programs that the tests need, or names them
-	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg chromium:chromium chromedriver:chromium-driver
+	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium \
+		chromedriver:chromium-driver motion:motion nginx:nginx-light vlc:vlc-bin,vlc-plugin-base
+	@tests/programs/setup
 
 test: setup ## every test
 	cargo build --workspace --locked

@@ -1,8 +1,10 @@
 //! What the tests are written in: servers, Redis, pictures, and waiting without sleeping.
 
 pub mod browser;
+pub mod nginx;
 pub mod picture;
 pub mod process;
+pub mod python;
 pub mod redis;
 pub mod server;
 pub mod viewer;

@@ -19,6 +19,7 @@ mod expiry;
 mod harness;
 mod layers;
 mod live;
+mod live_programs;
 mod live_replicas;
 mod memory;
 mod metrics;
