@@ -1,4 +1,4 @@
-//! [`Live`]: every frame to everybody who watches.
+//! The live side of the hub: every frame to everybody who watches.
 //!
 //! However many viewers a session has in this process, one task follows it and one frame of it is held: the newest. A
 //! viewer that is slow finds the newest frame when it is ready for one, and nobody waits for it. The task ends with the
