@@ -28,7 +28,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Duration, Instant, Sleep, sleep_until},
+    time::{Duration, Instant, Sleep, sleep_until, timeout},
 };
 
 /// The most pieces that one answer, or one part of a stream, is made of: a head, a picture, what comes after it.
@@ -90,6 +90,8 @@ struct Waiting {
     /// The body that waits until nothing is left.
     body: Option<Waker>,
     streams: bool,
+    /// Part of a piece was sent and the rest never will be.
+    broken: bool,
 }
 
 impl Outlet {
@@ -111,6 +113,19 @@ impl Outlet {
     /// Waits until the socket has taken everything that was handed over.
     pub async fn sent(&self) {
         poll_fn(|context| self.poll_sent(context)).await;
+    }
+
+    /// The same; every so often it is asked whether to give up, and then the connection ends where it is. Tells whether
+    /// everything was taken.
+    pub async fn sent_unless(&self, every: Duration, give_up: impl Fn() -> bool) -> bool {
+        while timeout(every, self.sent()).await.is_err() {
+            if give_up() {
+                let mut waiting = self.0.borrow_mut();
+                (waiting.pieces, waiting.left, waiting.broken) = (Default::default(), 0, true);
+                return false;
+            }
+        }
+        true
     }
 
     /// Ready once the socket has taken everything that was handed over.
@@ -254,6 +269,9 @@ impl<T: Socket> Connection<T> {
     /// Writes the HTTP layer's bytes, if any, and the pieces that wait, at once. Tells how many of both were taken.
     fn poll_send(&mut self, first: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let waiting = self.outlet.0.borrow();
+        if waiting.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if waiting.streams && !self.streams {
             self.streams = true;
             self.io.begin_stream();
@@ -302,6 +320,9 @@ impl<T: Socket> AsyncWrite for Connection<T> {
     /// The HTTP layer calls it after all that it has written was taken: the pieces' turn.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.outlet.0.borrow().broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         ready!(this.poll_pieces(cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }

@@ -49,6 +49,15 @@ pub struct NoData {
     pub format: Format,
 }
 
+/// What viewers are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewing {
+    /// `STALE_AFTER`: the age from which on a frame is not live any more.
+    pub stale_after: Duration,
+    /// `MAX_SESSIONS`: as many can be watched, whether they exist or not.
+    pub max_sessions: usize,
+}
+
 impl NoData {
     /// Its type.
     #[must_use]
@@ -61,21 +70,20 @@ impl NoData {
 }
 
 impl Hub {
-    /// A hub over a store, on the current Tokio runtime. A frame older than `stale_after` is not live any more; `closing`
-    /// is cancelled when the process is to end.
+    /// A hub over a store, on the current Tokio runtime. `closing` is cancelled when the process is to end.
     pub fn new(
         store: Arc<dyn FrameStore>,
         carried: Carried,
         no_data: NoData,
         intake: Intake,
-        stale_after: Duration,
+        Viewing { stale_after, max_sessions }: Viewing,
         metrics: Metrics,
         closing: CancellationToken,
     ) -> Self {
         let Intake { max_image_bytes, max_inflight_bytes } = intake;
         let [incoming, outgoing, viewing] = std::array::from_fn(|_| Budget::new(max_inflight_bytes));
         let store: Arc<dyn FrameStore> = Arc::new(Measured::new(store, &metrics));
-        let live = Live::new(store.clone(), viewing.clone(), metrics.viewers().clone());
+        let live = Live::new(store.clone(), viewing.clone(), metrics.viewers().clone(), max_sessions);
         Self {
             store,
             carried,
@@ -212,13 +220,16 @@ impl Hub {
     ) -> Result<Option<Newest>, Error> {
         let look = async || {
             let newest = self.store.newest(session, known).await?;
-            Ok(newest.filter(|newest| newest.age <= max_age))
+            Ok(newest.filter(|newest| newest.age.as_millis() <= max_age.as_millis()))
         };
         self.wait_for(session, wait, look).await
     }
 
     /// One more viewer of a session. It sees what there is as soon as the store has told.
-    pub fn watch(&self, session: &SessionId) -> Viewer {
+    ///
+    /// # Errors
+    /// [`Error::TooManySessions`] where it would be one session too many that is watched.
+    pub fn watch(&self, session: &SessionId) -> Result<Viewer, Error> {
         self.live.watch(session)
     }
 

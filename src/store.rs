@@ -202,10 +202,14 @@ impl Listeners {
         Notices(sender.subscribe())
     }
 
-    /// Wakes the listeners of a session.
+    /// Wakes the listeners of a session. Pushes may tell of themselves in another order than that of their numbers.
     pub(crate) fn tell(&self, session: &SessionId, notice: Notice) {
         if let Some(sender) = self.lock().get(session) {
-            sender.send_replace(notice);
+            sender.send_if_modified(|latest| {
+                let late = matches!((*latest, notice), (Notice::Pushed(newer), Notice::Pushed(seq)) if seq < newer);
+                *latest = if late { *latest } else { notice };
+                !late
+            });
         }
     }
 

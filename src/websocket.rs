@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use actix_http::ws::{self, CloseCode, OpCode};
+use actix_http::ws::{self, CloseCode, OpCode, ProtocolError};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -22,18 +22,18 @@ use crate::{
 
 /// How long a client may be silent before it is pinged. Proxies commonly close what is silent for a minute.
 const PING_AFTER: Duration = Duration::from_secs(20);
-/// A client that has been silent for so long, pings and all, is gone.
-const GONE_AFTER: Duration = Duration::from_secs(60);
+/// A client that does not answer a ping within this is gone.
+const PONG_WITHIN: Duration = Duration::from_secs(40);
 
 /// One open WebSocket.
 pub struct WebSocket {
     outlet: Outlet,
     payload: web::Payload,
     decoder: Decoder,
-    /// When the client last sent something.
-    heard: Instant,
-    /// When to ping it, unless it does.
-    ping_at: Instant,
+    /// Whether the client has been pinged since it last sent something.
+    pinged: bool,
+    /// When to ping it, or to give it up, unless it sends something.
+    patience_ends: Instant,
 }
 
 /// What has come of waiting for a client.
@@ -42,7 +42,9 @@ pub enum Received {
     Message(Message),
     /// It has been silent for a while.
     Silence,
-    /// It has gone, or broken the protocol.
+    /// It has broken the protocol, in the way that this code tells.
+    Fault(CloseCode),
+    /// It has gone.
     End,
 }
 
@@ -74,14 +76,8 @@ impl WebSocket {
     ) -> Result<HttpResponse, Error> {
         let mut response = ws::handshake(request.head()).map_err(|reason| Error::NotWebSocket(reason.to_string()))?;
         let outlet = request.conn_data::<Outlet>().cloned().ok_or(Error::NoConnection)?;
-        let now = Instant::now();
-        let socket = Self {
-            outlet: outlet.clone(),
-            payload,
-            decoder: Decoder::new(max_message_bytes),
-            heard: now,
-            ping_at: now + PING_AFTER,
-        };
+        let (decoder, patience_ends) = (Decoder::new(max_message_bytes), Instant::now() + PING_AFTER);
+        let socket = Self { outlet: outlet.clone(), payload, decoder, pinged: false, patience_ends };
         let body = EndlessBody::new(Bytes::new(), &outlet, run(socket));
         let response = response.message_body(body).map_err(|_| Error::NoConnection)?;
         Ok(HttpResponse::from(response.map_into_boxed_body()))
@@ -89,34 +85,40 @@ impl WebSocket {
 
     /// Waits for the client. Nothing is lost when the wait is given up.
     pub async fn receive(&mut self) -> Received {
-        self.receive_counting(|_| Ok(())).await.unwrap_or(Received::End)
+        self.receive_within(|_| Ok(())).await.unwrap_or(Received::End)
     }
 
-    /// The same; `count` is told of the size of everything that comes in before it is kept.
+    /// The same; `hold` is told how many bytes are held of messages that are not complete, whenever there are more.
     ///
     /// # Errors
-    /// That of `count`.
-    pub async fn receive_counting(
+    /// That of `hold`.
+    pub async fn receive_within(
         &mut self,
-        mut count: impl FnMut(usize) -> Result<(), Error>,
+        mut hold: impl FnMut(usize) -> Result<(), Error>,
     ) -> Result<Received, Error> {
         loop {
             match self.decoder.next_message() {
                 Ok(Some(message)) => return Ok(Received::Message(message)),
                 Ok(None) => {}
-                Err(_) => return Ok(Received::End),
+                Err(ProtocolError::Overflow) => return Ok(Received::Fault(CloseCode::Size)),
+                Err(_) => return Ok(Received::Fault(CloseCode::Protocol)),
             }
-            match timeout_at(self.ping_at, self.payload.next()).await {
+            match timeout_at(self.patience_ends, self.payload.next()).await {
                 Ok(Some(Ok(bytes))) => {
-                    self.heard = Instant::now();
-                    self.ping_at = self.heard + PING_AFTER;
-                    count(bytes.len())?;
+                    (self.pinged, self.patience_ends) = (false, Instant::now() + PING_AFTER);
                     self.decoder.feed(&bytes);
+                    hold(self.decoder.held())?;
                 }
                 Ok(Some(Err(_)) | None) => return Ok(Received::End),
                 Err(_) => return Ok(Received::Silence),
             }
         }
+    }
+
+    /// Bytes that are held of messages that are not complete.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.decoder.held()
     }
 
     /// Answers what is about the connection only, and hands out the rest.
@@ -134,11 +136,16 @@ impl WebSocket {
                 self.close(CloseCode::Normal, "").await;
                 Input::End
             }
-            Received::Silence if self.heard.elapsed() >= GONE_AFTER => Input::End,
+            Received::Silence if self.pinged => Input::End,
             Received::Silence => {
-                self.ping_at = Instant::now() + PING_AFTER;
                 self.send([websocket::message(OpCode::Ping, b""), Bytes::new(), Bytes::new()]).await;
+                // From when it was sent: a slow client may have been busy with a large picture until then.
+                (self.pinged, self.patience_ends) = (true, Instant::now() + PONG_WITHIN);
                 Input::Nothing
+            }
+            Received::Fault(code) => {
+                self.close(code, "").await;
+                Input::End
             }
             Received::End => Input::End,
         }
@@ -159,6 +166,12 @@ impl WebSocket {
     pub async fn send(&mut self, pieces: [Bytes; 3]) {
         self.outlet.send(pieces);
         self.outlet.sent().await;
+    }
+
+    /// The same; every so often it is asked whether to give up, and then the connection ends. Tells whether all was sent.
+    pub async fn send_unless(&mut self, pieces: [Bytes; 3], every: Duration, give_up: impl Fn() -> bool) -> bool {
+        self.outlet.send(pieces);
+        self.outlet.sent_unless(every, give_up).await
     }
 
     /// Says goodbye.

@@ -10,8 +10,8 @@ use crate::{
     telemetry::metrics::WayOut,
 };
 
-/// How long a viewer waits before it looks again whether there is room for frames on their way to slow viewers.
-pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Where the frames that slow viewers hold have reached their limit, who has not taken a frame for so long is dropped.
+pub(super) const SLOW: Duration = Duration::from_secs(2);
 
 /// See the [module](self).
 pub(super) struct Delivery {
@@ -20,7 +20,8 @@ pub(super) struct Delivery {
     /// The time from one frame to the next at least, if the viewer has limited its rate.
     interval: Option<Duration>,
     due: Instant,
-    sent: Option<Seq>,
+    /// The number of the frame that was sent last, and its place among all that were shown.
+    sent: Option<(Seq, u64)>,
 }
 
 impl Delivery {
@@ -42,14 +43,16 @@ impl Delivery {
 
     /// The number of the frame that was sent last.
     pub(super) fn sent(&self) -> Option<Seq> {
-        self.sent
+        self.sent.map(|(seq, _)| seq)
     }
 
     /// A frame is about to be sent.
     pub(super) fn begin(&mut self) {
         if let Some(interval) = self.interval {
-            // Frames that come a little late do not slow the viewer down; a pause is not made up for.
-            self.due = (self.due + interval).max(Instant::now());
+            let now = Instant::now();
+            // A frame that comes a little late does not slow the viewer down; a pause is not made up for.
+            let late = now.saturating_duration_since(self.due);
+            self.due = if late < interval { self.due } else { now } + interval;
         }
     }
 
@@ -61,9 +64,9 @@ impl Delivery {
         if live.received >= self.since {
             metrics.delivered(live.age());
         }
-        if let (Some(before), None) = (self.sent, self.interval) {
-            metrics.skipped(live.frame.seq.0.saturating_sub(before.0 + 1));
+        if let (Some((_, before)), None) = (self.sent, self.interval) {
+            metrics.skipped((live.place - before).saturating_sub(1));
         }
-        self.sent = Some(live.frame.seq);
+        self.sent = Some((live.frame.seq, live.place));
     }
 }

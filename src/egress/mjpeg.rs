@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    delivery::{BUSY_PAUSE, Delivery},
+    delivery::{Delivery, SLOW},
     outlet,
 };
 use crate::{
@@ -98,7 +98,7 @@ pub async fn watch(session: SessionId, hub: web::Data<Hub>, request: HttpRequest
     let options = Options::read(&request)?;
     hub.viewing().check()?;
     let outlet = outlet(&request)?;
-    let viewer = hub.watch(&session);
+    let viewer = hub.watch(&session)?;
     let show = show(hub.into_inner(), viewer, options, outlet.clone());
     let body = EndlessBody::new(mjpeg::FIRST_BOUNDARY, &outlet, show);
     let mut response = head_of_stream().body(body);
@@ -218,20 +218,17 @@ impl Show {
         };
         let is_new = self.shown != Some(wanted.seq());
         let due = wanted.seq().map_or(now, |_| self.delivery.due());
-        let mut next = None;
-        if !is_new || now < due {
-            next = is_new.then_some(due);
-            if self.repeat_at().is_some_and(|repeat_at| repeat_at <= now) {
-                self.send_again().await;
-            }
-        } else if self.hub.viewing().check().is_ok() {
-            self.send(wanted).await;
-        } else {
-            next = Some(now + BUSY_PAUSE);
+        if is_new && now >= due {
+            self.send(wanted).await?;
+        } else if self.repeat_at().is_some_and(|repeat_at| repeat_at <= now) {
+            self.send_again().await?;
+        } else if is_new && self.hub.viewing().check().is_err() {
+            // A viewer of few frames holds an old one only while there is room.
+            self.again = None;
         }
         // What came meanwhile has woken the viewer; this is for when nothing does.
-        let stale_at = stale_at.filter(|_| !stale);
-        Some([next, self.repeat_at(), stale_at].into_iter().flatten().min())
+        let (due, stale_at) = ((is_new && now < due).then_some(due), stale_at.filter(|_| !stale));
+        Some([due, self.repeat_at(), stale_at].into_iter().flatten().min())
     }
 
     /// When what was sent last is to be sent again.
@@ -240,26 +237,32 @@ impl Show {
         self.again.as_ref().map(|_| self.sent + pause)
     }
 
-    async fn send(&mut self, wanted: Shown) {
+    /// Nothing where the viewer was dropped.
+    async fn send(&mut self, wanted: Shown) -> Option<()> {
         // What was shown before is let go first: no viewer ever holds two frames.
         self.again = None;
         if wanted.seq().is_some() {
             self.delivery.begin();
         }
-        self.outlet.send(wanted.pieces(&self.hub));
-        self.outlet.sent().await;
+        self.hand_over(&wanted).await?;
         (self.sent, self.repeats, self.shown) = (Instant::now(), 0, Some(wanted.seq()));
         if let Shown::Frame(live) = &wanted {
             self.delivery.done(&self.hub, live);
         }
         self.again = self.options.repeat.then_some(wanted);
+        Some(())
     }
 
-    async fn send_again(&mut self) {
-        let Some(again) = &self.again else { return };
-        self.outlet.send(again.pieces(&self.hub));
-        self.outlet.sent().await;
-        self.sent = Instant::now();
-        self.repeats += 1;
+    async fn send_again(&mut self) -> Option<()> {
+        if let Some(again) = self.again.take() {
+            self.hand_over(&again).await?;
+            (self.sent, self.repeats, self.again) = (Instant::now(), self.repeats + 1, Some(again));
+        }
+        Some(())
+    }
+
+    async fn hand_over(&self, part: &Shown) -> Option<()> {
+        self.outlet.send(part.pieces(&self.hub));
+        self.outlet.sent_unless(SLOW, || self.hub.viewing().check().is_err()).await.then_some(())
     }
 }

@@ -1,16 +1,16 @@
 //! `GET /ws/view`: the frames of any number of sessions over one WebSocket.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix_http::ws::{CloseCode, OpCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::{StreamMap, wrappers::WatchStream};
 
-use super::delivery::{BUSY_PAUSE, Delivery};
+use super::delivery::{Delivery, SLOW};
 use crate::{
     error::Error,
     hub::{
@@ -97,6 +97,9 @@ struct Watched {
     delivery: Delivery,
 }
 
+/// The viewer was dropped: there is no room for what slow viewers hold.
+struct TooSlow;
+
 /// A socket and what it watches.
 struct Wall {
     hub: Arc<Hub>,
@@ -115,7 +118,7 @@ impl Wall {
             if self.watched.len() >= MAX_SUBSCRIPTIONS {
                 return Err(Error::TooManySubscriptions { limit: MAX_SUBSCRIPTIONS });
             }
-            let viewer = self.hub.watch(&session);
+            let viewer = self.hub.watch(&session)?;
             let delivery = Delivery::new(WayOut::WebSocket, self.interval);
             self.changes.insert(session.clone(), WatchStream::new(viewer.states()));
             self.watched.insert(session, Watched { viewer, told: None, delivery });
@@ -169,21 +172,22 @@ impl Wall {
                 }
             };
             match self.update(&session).await {
-                Some(wake) => drop(wakes.insert(session, wake)),
-                None => drop(wakes.remove(&session)),
+                Ok(Some(wake)) => drop(wakes.insert(session, wake)),
+                Ok(None) => drop(wakes.remove(&session)),
+                Err(TooSlow) => return,
             }
         }
     }
 
     /// Sends what has changed of a session. Tells when to look again at the latest.
-    async fn update(&mut self, session: &SessionId) -> Option<Instant> {
+    async fn update(&mut self, session: &SessionId) -> Result<Option<Instant>, TooSlow> {
         let Self { hub, socket, watched, .. } = self;
-        let watched = watched.get_mut(session)?;
+        let Some(watched) = watched.get_mut(session) else { return Ok(None) };
         let state = watched.viewer.state();
         let now = Instant::now();
         let stale_at = state.frame.as_ref().map(|live| live.received + hub.stale_after());
         let standing = match stale_at {
-            None if !state.known => return None,
+            None if !state.known => return Ok(None),
             None => Standing::Empty,
             Some(stale_at) if stale_at <= now => Standing::Stale,
             Some(_) => Standing::Live,
@@ -194,22 +198,22 @@ impl Wall {
             let message = StateMessage { session: session.as_str(), state: standing, age_ms };
             socket.send_text(&serde_json::to_string(&message).unwrap_or_default()).await;
         }
-        let live = state.frame?;
+        let Some(live) = state.frame else { return Ok(None) };
         let stale_at = stale_at.filter(|_| standing == Standing::Live);
         if watched.delivery.sent() == Some(live.frame.seq) {
-            return stale_at;
+            return Ok(stale_at);
         }
         if now < watched.delivery.due() {
-            return stale_at.into_iter().chain([watched.delivery.due()]).min();
-        }
-        if hub.viewing().check().is_err() {
-            return Some(now + BUSY_PAUSE);
+            return Ok(stale_at.into_iter().chain([watched.delivery.due()]).min());
         }
         watched.delivery.begin();
         let head = live.head(Head::Message, |_| message_head(session, &live));
-        socket.send([head, live.frame.bytes.clone(), Bytes::new()]).await;
+        let pieces = [head, live.frame.bytes.clone(), Bytes::new()];
+        if !socket.send_unless(pieces, SLOW, || hub.viewing().check().is_err()).await {
+            return Err(TooSlow);
+        }
         watched.delivery.done(hub, &live);
-        stale_at
+        Ok(stale_at)
     }
 }
 

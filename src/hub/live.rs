@@ -17,7 +17,7 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -48,6 +48,8 @@ pub struct LiveFrame {
     pub frame: Frame,
     /// When it was received, by the clock of this process.
     pub received: Instant,
+    /// Its place among all that were shown to the session's viewers here, counted from 1.
+    pub place: u64,
     heads: [OnceLock<Bytes>; 2],
     /// What it takes of the budget for frames on their way to slow viewers once it is not the newest any more.
     share: Mutex<Share>,
@@ -82,6 +84,8 @@ pub struct State {
     pub known: bool,
     /// The newest frame, until it expires.
     pub frame: Option<Arc<LiveFrame>>,
+    /// How many frames were shown so far.
+    count: u64,
 }
 
 /// One viewer of one session. It is one less when this is dropped.
@@ -134,6 +138,7 @@ struct Shared {
     store: Arc<dyn FrameStore>,
     viewing: Budget,
     gauge: IntGauge,
+    max_sessions: usize,
     channels: Mutex<HashMap<SessionId, Watched>>,
     /// Sessions whose number of viewers has changed since the store was last told.
     changed: Mutex<HashSet<SessionId>>,
@@ -177,30 +182,27 @@ impl Channel {
     fn offer(&self, frame: Frame, age: Duration, viewing: &Budget) {
         let seq = frame.seq;
         let newer = |held: &State| held.frame.as_ref().is_none_or(|held| held.frame.seq < seq);
-        self.show_if(newer, frame, age, viewing);
+        self.show_if(newer, Some((frame, age)), viewing);
     }
 
-    fn show_if(&self, condition: impl Fn(&State) -> bool, frame: Frame, age: Duration, viewing: &Budget) {
-        if !condition(&self.state.borrow()) {
-            return;
-        }
-        let received = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let (heads, share) = (Default::default(), Mutex::new(viewing.share()));
-        let frame = Arc::new(LiveFrame { frame, received, heads, share });
-        self.replace_if(condition, Some(frame));
-    }
-
-    fn replace_if(&self, condition: impl Fn(&State) -> bool, frame: Option<Arc<LiveFrame>>) {
+    /// Shows a frame of this age, or that there is none, if that is right by what is shown.
+    fn show_if(&self, right: impl Fn(&State) -> bool, frame: Option<(Frame, Duration)>, viewing: &Budget) {
         let mut old = None;
         self.state.send_if_modified(|state| {
-            let replace = condition(state);
-            if replace {
-                old = std::mem::replace(state, State { known: true, frame }).frame;
+            if !right(state) {
+                return false;
             }
-            replace
+            let count = state.count + u64::from(frame.is_some());
+            let frame = frame.map(|(frame, age)| {
+                let received = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+                let (heads, share) = (Default::default(), Mutex::new(viewing.share()));
+                Arc::new(LiveFrame { frame, received, place: count, heads, share })
+            });
+            old = std::mem::replace(state, State { known: true, frame, count }).frame;
+            true
         });
         if let Some(old) = old {
-            // It may be over the limit by now; who sends next waits then.
+            // It may be over the limit by now: then slow viewers are dropped.
             let _ = old.share.lock().unwrap_or_else(PoisonError::into_inner).grow(old.frame.bytes.len());
         }
     }
@@ -284,18 +286,26 @@ impl Shared {
         match self.store.newest(session, held).await? {
             Some(newest) => {
                 if let Some(frame) = newest.frame {
-                    channel.show_if(unchanged, frame, newest.age, &self.viewing);
+                    channel.show_if(unchanged, Some((frame, newest.age)), &self.viewing);
                 }
             }
-            None => channel.replace_if(|state| unchanged(state) && (held.is_some() || !state.known), None),
+            None => {
+                let right = |state: &State| unchanged(state) && (held.is_some() || !state.known);
+                channel.show_if(right, None, &self.viewing);
+            }
         }
         Ok(())
     }
 
     /// Tells the store how many viewers there are, until it is aborted.
     async fn keep_noting(self: Arc<Self>) {
+        let mut all_at = Instant::now() + NOTE_INTERVAL;
         loop {
-            let all = timeout(NOTE_INTERVAL, self.wake.notified()).await.is_err();
+            let _ = timeout_at(all_at, self.wake.notified()).await;
+            let all = Instant::now() >= all_at;
+            if all {
+                all_at = Instant::now() + NOTE_INTERVAL;
+            }
             let mut sessions = std::mem::take(&mut *self.changed());
             let viewers: Vec<_> = {
                 let channels = self.channels();
@@ -316,11 +326,12 @@ impl Shared {
 
 impl Live {
     /// Its tasks run on the current Tokio runtime and on those that viewers come from.
-    pub(super) fn new(store: Arc<dyn FrameStore>, viewing: Budget, gauge: IntGauge) -> Self {
+    pub(super) fn new(store: Arc<dyn FrameStore>, viewing: Budget, gauge: IntGauge, max_sessions: usize) -> Self {
         let shared = Arc::new(Shared {
             store,
             viewing,
             gauge,
+            max_sessions,
             channels: Mutex::default(),
             changed: Mutex::default(),
             wake: Notify::new(),
@@ -329,12 +340,14 @@ impl Live {
         Self { shared, _note }
     }
 
-    /// One more viewer.
-    pub(super) fn watch(&self, session: &SessionId) -> Viewer {
+    /// One more viewer, unless it watches one more session than there may be: those that do not exist count too.
+    pub(super) fn watch(&self, session: &SessionId) -> Result<Viewer, Error> {
         let shared = self.shared.clone();
-        shared.gauge.inc();
         let state = {
             let mut channels = shared.channels();
+            if channels.len() >= shared.max_sessions && !channels.contains_key(session) {
+                return Err(Error::TooManySessions { limit: shared.max_sessions });
+            }
             let watched = channels.entry(session.clone()).or_insert_with(|| {
                 let (state, _) = watch::channel(State::default());
                 let channel = Arc::new(Channel { state, pushing: AtomicUsize::new(0) });
@@ -344,8 +357,9 @@ impl Live {
             watched.viewers += 1;
             watched.channel.state.subscribe()
         };
+        shared.gauge.inc();
         shared.note(session);
-        Viewer { shared, session: session.clone(), state }
+        Ok(Viewer { shared, session: session.clone(), state })
     }
 
     /// A push begins, if somebody watches.

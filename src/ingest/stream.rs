@@ -79,11 +79,16 @@ async fn receive(
             Ok(None) => break,
             Err(_) => return Err(Error::BodyStalled { idle: STREAM_IDLE, whole: BODY_WHOLE }),
         };
-        splitter.feed(&chunk, &mut items).map_err(|reason| Error::NotAStream(reason.to_string()))?;
-        share.resize(splitter.held())?;
+        let fed = splitter.feed(&chunk, &mut items).map_err(|reason| Error::NotAStream(reason.to_string()));
+        let whole: usize = items.iter().map(Item::size).sum();
+        let room = share.resize(splitter.held() + whole);
+        // What is whole is pushed, whatever is wrong with the rest.
         for item in items.drain(..) {
             answer.count(&hub, &session, item).await;
         }
+        fed?;
+        room?;
+        share.resize(splitter.held())?;
     }
     if let Some(item) = splitter.end() {
         answer.count(&hub, &session, item).await;

@@ -50,11 +50,13 @@ pub async fn push(
 }
 
 async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
+    // What has come of pictures that are not complete, and the one that is being pushed.
+    let mut share = hub.incoming().share();
     loop {
-        // What has come of the next picture so far.
-        let mut share = hub.incoming().share();
+        // Less than before: it cannot fail.
+        let _ = share.resize(socket.held());
         let received = tokio::select! {
-            received = socket.receive_counting(|bytes| share.grow(bytes)) => received,
+            received = socket.receive_within(|held| share.resize(held)) => received,
             () = hub.closing() => {
                 socket.close(CloseCode::Away, "the server ends").await;
                 return;
@@ -69,7 +71,10 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
             }
         };
         let answer = match socket.digest(received).await {
-            Input::Binary(picture) => to_the_end(push_one(hub.clone(), session.clone(), picture)).await,
+            Input::Binary(picture) => match share.resize(picture.len()) {
+                Ok(()) => to_the_end(push_one(hub.clone(), session.clone(), picture)).await,
+                Err(busy) => Err(busy),
+            },
             Input::TooLarge => Err(Error::TooLarge { limit: hub.max_image_bytes() }),
             Input::Text(_) => Err(Error::BadMessage { expected: "a binary message that is one picture" }),
             Input::Nothing => continue,

@@ -101,6 +101,10 @@ impl Rate {
     }
 
     fn pushed(&mut self, seq: Seq, now: Instant) {
+        if now.duration_since(self.latest) >= RATE_LIFE {
+            *self = Self::begin(seq, now);
+            return;
+        }
         self.latest = now;
         if now.duration_since(self.newer.1) >= RATE_SAMPLE {
             self.older = self.newer;

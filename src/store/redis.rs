@@ -194,7 +194,8 @@ impl FrameStore for RedisStore {
                     .arg(self.limits.max_queue)
                     .arg(TAKEN_GRACE.as_millis() as u64)
                     .arg(attempt.latest())
-                    .arg(RATE_SAMPLE.as_millis() as u64);
+                    .arg(RATE_SAMPLE.as_millis() as u64)
+                    .arg(RATE_LIFE.as_millis() as u64);
                 let mut pipeline = redis::Pipeline::with_capacity(2);
                 pipeline.add_command(set).add_command(number);
                 let answers = attempt.pipeline::<redis::Value>(&mut pipeline).await?;
@@ -274,9 +275,10 @@ impl FrameStore for RedisStore {
         if let Some(frame) = next.and_then(|value| value::decode(Seq(number), value)) {
             return Ok(Some(Next { frame, missed: 0 }));
         }
-        let mut find = evalsha(&self.scripts.after, &[keys.counter(), keys.queue(), keys.frames()]);
-        let find = &*find.arg(seq.0).arg(CURSOR_STEPS);
+        let (mut after, mut passed_over) = (seq.0, 0);
         loop {
+            let mut find = evalsha(&self.scripts.after, &[keys.counter(), keys.queue(), keys.frames()]);
+            let find = &*find.arg(after).arg(CURSOR_STEPS);
             let (number, missed, expired) =
                 call.run(|attempt| async move { attempt.command::<(Option<u64>, u64, u64)>(find).await }).await?;
             self.count_expired(expired);
@@ -284,10 +286,11 @@ impl FrameStore for RedisStore {
             let value: Option<Vec<u8>> = call
                 .run(|attempt| async move { attempt.command(redis::cmd("GET").arg(keys.frame(number))).await })
                 .await?;
-            // Gone between the two: then look again.
             if let Some(frame) = value.and_then(|value| value::decode(Seq(number), value)) {
-                return Ok(Some(Next { frame, missed }));
+                return Ok(Some(Next { frame, missed: passed_over + missed }));
             }
+            // Gone between the two, or nothing that this version can read.
+            (after, passed_over) = (number, passed_over + missed + 1);
         }
     }
 
@@ -335,7 +338,7 @@ impl FrameStore for RedisStore {
         call.run(|attempt| {
             let mut remove =
                 evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames(), keys.channel()]);
-            remove.arg(attempt.latest());
+            remove.arg(attempt.latest()).arg(CURSOR_STEPS);
             async move { attempt.command::<()>(&remove).await }
         })
         .await

@@ -1,6 +1,9 @@
 //! [`Metrics`]: what Prometheus is told. No label ever holds a session id: there may be very many, and they are secrets.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -67,6 +70,8 @@ pub struct Metrics {
     incoming: [Traffic; WayIn::ALL.len()],
     outgoing: [Traffic; WayOut::ALL.len()],
     expired: IntCounter,
+    /// How many of those have been counted.
+    expired_counted: AtomicU64,
     displaced: IntCounter,
     skipped: IntCounter,
     viewers: IntGauge,
@@ -109,6 +114,7 @@ impl Metrics {
             incoming: WayIn::ALL.map(|(_, way)| traffic(&frames_in, &bytes_in, way)),
             outgoing: WayOut::ALL.map(|(_, way)| traffic(&frames_out, &bytes_out, way)),
             expired: dropped.with_label_values(&["expired"]),
+            expired_counted: AtomicU64::new(0),
             displaced: dropped.with_label_values(&["cap"]),
             skipped: dropped.with_label_values(&["slow_viewer"]),
             viewers: gauge("image_streamer_viewers", "Live viewers of this server.")?,
@@ -168,7 +174,8 @@ impl Metrics {
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn render(&self, sessions: Option<usize>, expired: u64) -> prometheus::Result<String> {
-        self.expired.inc_by(expired.saturating_sub(self.expired.get()));
+        let counted = self.expired_counted.fetch_max(expired, Ordering::Relaxed);
+        self.expired.inc_by(expired.saturating_sub(counted));
         self.sessions.set(sessions.unwrap_or(0) as i64);
         let mut families = self.registry.gather();
         if sessions.is_none() {

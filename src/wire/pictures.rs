@@ -44,6 +44,15 @@ pub enum Item {
 }
 
 impl Item {
+    /// The bytes of its picture.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Picture { bytes, .. } => bytes.len(),
+            Self::Refused(_) => 0,
+        }
+    }
+
     fn malformed(why: &'static str) -> Self {
         Self::Refused(Fault::Malformed(why))
     }
@@ -201,8 +210,7 @@ impl Splitter {
         }
     }
 
-    /// Bytes of memory held for unfinished input, as allocated: a part counts with its whole declared length from the
-    /// end of its headers.
+    /// Bytes held of what is not complete. A length that is announced counts for nothing until the bytes come.
     #[must_use]
     pub fn held(&self) -> usize {
         match &self.form {

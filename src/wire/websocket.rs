@@ -79,8 +79,13 @@ impl Decoder {
                 return Ok(Some(Message::TooLarge));
             }
             let Some(frame) = self.codec.decode(&mut self.buffer)? else { return Ok(None) };
-            if let Some(message) = self.message(frame) {
-                return Ok(Some(message));
+            let message = self.message(frame);
+            if self.buffer.is_empty() {
+                // A socket that is idle holds nothing of the large message before.
+                self.buffer = BytesMut::new();
+            }
+            if message.is_some() {
+                return Ok(message);
             }
         }
     }
@@ -142,10 +147,10 @@ impl Decoder {
         }
     }
 
-    /// Bytes that are held at most.
+    /// Bytes that are held of messages that are not complete: twice the limit at most, and their heads.
     #[must_use]
-    pub fn capacity(&self) -> usize {
-        2 * (self.limit + MAX_HEAD_BYTES)
+    pub fn held(&self) -> usize {
+        self.buffer.len() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len())
     }
 }
 
@@ -224,7 +229,7 @@ mod tests {
             let mut messages = Vec::new();
             for chunk in bytes.chunks(size) {
                 decoder.feed(chunk);
-                assert!(decoder.buffer.len() <= decoder.capacity() + size);
+                assert!(decoder.held() <= 2 * (1000 + MAX_HEAD_BYTES) + size);
                 while let Some(message) = decoder.next_message().unwrap() {
                     messages.push(message);
                 }
@@ -241,6 +246,7 @@ mod tests {
                 Message::Close,
             ];
             assert_eq!(messages, expected, "in pieces of {size}");
+            assert_eq!((decoder.held(), decoder.buffer.capacity()), (0, 0), "nothing is held between messages");
         }
     }
 

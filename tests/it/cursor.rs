@@ -93,7 +93,10 @@ async fn a_cursor_into_an_earlier_life_of_a_session_counts_only_what_this_one_ha
     for backend in Backend::all().await {
         let server = backend.server(&[]).await;
         let old = server.push("a", &numbered(0, 1000)).await.0;
+        server.push("a", &numbered(0, 1000)).await;
+        server.take("a").await.unwrap();
         server.ask("DELETE", "/session/a").await;
+        assert_eq!(next(&server, old - 1, 0).await, None, "what was taken of it is gone too");
         tokio::time::sleep(Duration::from_millis(50)).await;
         let begun = server.push("a", &numbered(1, 1000)).await.0;
         assert!(begun > old + 1, "there is a gap between {old} and {begun}");

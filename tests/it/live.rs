@@ -199,6 +199,19 @@ async fn a_viewer_may_limit_its_rate_and_then_sees_the_newest_frame_each_time() 
     assert_eq!(all, (0..60).collect::<Vec<_>>());
     assert!((9..=12).contains(&some.len()), "2 s at 5 fps: {some:?}");
     assert!(some.is_sorted() && some.last() == Some(&59), "{some:?}");
+    // A pause is not made up for.
+    let mut few = Viewer::open(&server, "/stream/b?repeat=0&fps=1").await;
+    assert_eq!(few.part().await.seq(), None);
+    server.push("b", &numbered(0, 1000)).await;
+    assert_eq!(few.part().await.number(), 0);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    for number in 1..3 {
+        server.push("b", &numbered(number, 1000)).await;
+    }
+    assert_eq!(few.part().await.number(), 1);
+    let first = Instant::now();
+    assert_eq!(few.part().await.number(), 2);
+    assert!(first.elapsed() > Duration::from_millis(800), "{:?}", first.elapsed());
 }
 
 #[tokio::test]
@@ -224,6 +237,8 @@ async fn viewers_of_a_session_that_is_removed_are_told_at_once_and_see_it_begin_
         assert_eq!(part.seq(), None);
         server.push("a", &numbered(2, 1000)).await;
         assert_eq!(viewer.part().await.number(), 2);
+        let skipped = server.metric(r#"image_streamer_frames_dropped_total{reason="slow_viewer"}"#).await;
+        assert_eq!(skipped, 0.0, "its numbers have made a leap, and no viewer was too slow");
     }
 }
 
@@ -353,23 +368,56 @@ async fn streams_end_when_the_server_does() {
 }
 
 #[tokio::test]
-async fn pictures_that_stalled_viewers_hold_have_a_bound_and_a_viewer_too_many_is_told() {
+async fn frames_that_stalled_viewers_hold_have_a_bound_and_nobody_else_pays_for_it() {
     let variables = [("MAX_IMAGE_BYTES", "4MiB"), ("MAX_INFLIGHT_BYTES", "12MiB")];
     let server = Backend::Memory.server(&variables).await;
+    let mut healthy = Viewer::open(&server, "/stream/other?repeat=0").await;
+    let mut rare = Viewer::open(&server, "/stream/a?fps=0.1").await;
+    assert_eq!((healthy.part().await.seq(), rare.part().await.seq()), (None, None));
     let mut stalled = Vec::new();
     for number in 0..6 {
         // Each of them holds another frame.
-        let viewer = Viewer::open(&server, "/stream/a?repeat=0").await;
+        stalled.push(Viewer::open(&server, "/stream/a?repeat=0").await);
         server.push("a", &numbered(number, 4_000_000)).await;
         server.take("a").await.unwrap();
-        stalled.push(viewer);
     }
-    let refused = until(SOON, "one too many is refused", || async {
+    let is_full = async || server.request("GET", "/stream/a").send().await.unwrap().status() == 503;
+    until(SOON, "one too many is refused", || async {
         server.push("a", &numbered(9, 4_000_000)).await;
-        let answer = server.request("GET", "/stream/a").send().await.unwrap();
-        (answer.status() == 503).then_some(answer)
-    });
-    let body = refused.await.text().await.unwrap();
-    assert!(body.contains("\"busy\"") && body.contains("MAX_INFLIGHT_BYTES"), "{body}");
+        is_full().await.then_some(())
+    })
+    .await;
+    server.get("/stream/a").await.is_refused(503, "busy");
     assert!(server.resident_bytes() < 120 << 20, "{} bytes", server.resident_bytes());
+    for number in 0..20 {
+        server.push("other", &numbered(number, 50_000)).await;
+        let part = healthy.part_within(Duration::from_secs(1)).await.expect("others are not held up");
+        assert_eq!(part.number(), number);
+    }
+    assert_eq!(rare.part().await.number(), 0);
+    // Those who have stalled are dropped sooner than usual, and then there is room again.
+    until(SOON, "there is room again", || async { (!is_full().await).then_some(()) }).await;
+    until(SOON, "most of the stalled are gone", || async {
+        // Three of them fit.
+        (server.metric("image_streamer_viewers").await <= 5.0).then_some(())
+    })
+    .await;
+    server.push("other", &numbered(20, 50_000)).await;
+    assert_eq!(healthy.part().await.number(), 20);
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn as_many_sessions_can_be_watched_as_there_may_be() {
+    for backend in Backend::all().await {
+        let server = backend.server(&[("MAX_SESSIONS", "2")]).await;
+        let first = Viewer::open(&server, "/stream/a").await;
+        let _others = [Viewer::open(&server, "/stream/b").await, Viewer::open(&server, "/stream/a").await];
+        server.get("/stream/c").await.is_refused(503, "too_many_sessions");
+        drop((first, _others));
+        until(SOON, "there is room again", || async {
+            (server.request("GET", "/stream/c").send().await.unwrap().status() == 200).then_some(())
+        })
+        .await;
+    }
 }

@@ -124,6 +124,10 @@ async fn what_is_no_stream_of_pictures_is_refused_and_what_ends_early_keeps_what
     let server = Backend::Memory.server(&[]).await;
     server.post("/stream/a", "hello, this is no picture at all").await.is_refused(415, "not_a_stream");
     server.post("/stream/a", "").await.is_refused(400, "empty_body");
+    let mut broken_late = [b"--ffmpeg\r\n", &part(PHOTO_JPEG)[..], &part(PHOTO_JPEG)].concat();
+    broken_late.extend([b'x'; 10_000]);
+    server.post("/stream/late", broken_late).await.is_refused(415, "not_a_stream");
+    has_frames(&server, "late", 2).await;
     assert_eq!(server.post("/stream/a", "--").await.text(), r#"{"accepted":0,"refused":1}"#);
     server.post("/stream/a%2Fb", PHOTO_JPEG).await.is_refused(400, "bad_session");
     let one_and_a_half = [PHOTO_JPEG, &PHOTO_JPEG[..100]].concat();

@@ -309,6 +309,23 @@ async fn a_taken_frame_can_be_read_for_its_grace_and_the_newest_for_its_life() {
 }
 
 #[tokio::test]
+async fn a_rate_is_measured_anew_after_a_long_pause() {
+    for Backend { name, store, .. } in backends(LIMITS).await {
+        let a = session("a");
+        store.push(&a, frame(0)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10_200)).await;
+        assert_eq!(store.stats().await.unwrap()[0].fps, 0.0, "{name}");
+        let start = Instant::now();
+        for number in 1..=10 {
+            tokio::time::sleep_until((start + Duration::from_millis(number * 100)).into()).await;
+            store.push(&a, frame(number)).await.unwrap();
+        }
+        let fps = store.stats().await.unwrap()[0].fps;
+        assert!((9.0..11.0).contains(&fps), "{name}: {fps}");
+    }
+}
+
+#[tokio::test]
 async fn viewers_are_counted_as_they_were_noted_and_rates_as_frames_came() {
     for Backend { name, store, .. } in backends(LIMITS).await {
         let (a, b) = (session("a"), session("b"));

@@ -220,6 +220,24 @@ async fn each_picture_that_is_pushed_is_answered_and_a_bad_one_does_not_end_the_
 }
 
 #[tokio::test]
+async fn what_is_thrown_away_takes_no_room_and_an_idle_socket_holds_nothing() {
+    let server = Backend::Memory.server(&[("MAX_IMAGE_BYTES", "4MB"), ("MAX_INFLIGHT_BYTES", "5MB")]).await;
+    let mut cameras = Vec::new();
+    for _ in 0..20 {
+        let mut camera = open(&server, "/ws/push/a").await;
+        // Far more than all may have together, and all but its head is passed over.
+        camera.send(Message::binary(numbered(1, 20_000_000))).await.unwrap();
+        assert_eq!(receive_json(&mut camera).await["error"]["code"], "too_large");
+        camera.send(Message::binary(numbered(1, 3_900_000))).await.unwrap();
+        let answer = receive_json(&mut camera).await;
+        assert!(answer["seq"].is_u64(), "{answer}");
+        server.take("a").await.unwrap();
+        cameras.push(camera);
+    }
+    assert!(server.resident_bytes() < 100 << 20, "{} bytes", server.resident_bytes());
+}
+
+#[tokio::test]
 async fn a_request_that_is_no_handshake_is_told_what_to_do_and_a_bad_one_is_refused() {
     let server = Backend::Memory.server(&[]).await;
     for path in ["/ws/view?sessions=a", "/ws/push/a"] {

@@ -1,7 +1,7 @@
 -- Numbers a frame that waits under a key of its own and appends it to the session's queue.
 -- KEYS: counter, queue, the waiting frame, prefix of the session's frames, channel, viewers
 -- ARGV: life of a frame in ms, frames in the queue at most, life of a taken frame in ms, latest time in ms, ms after which
---       the rate is measured from another push
+--       the rate is measured from another push, ms without a push after which it is measured anew
 -- Returns {number, frames in the queue, frames dropped, 1 if the session begins, viewers, frames found expired};
 -- numbers over 2^31 stay exact as text.
 -- Nothing is written before everything that can fail has been read, and the first write can fail only as a whole.
@@ -13,11 +13,12 @@ if late(ARGV[4]) then
   return LATE
 end
 
-local last, first, older, older_at, newer, newer_at = read_counter(counter)
+local last, first, older, older_at, newer, newer_at, last_at = read_counter(counter)
 local number = last and last + 1 or time[1] * 1000000 + time[2]
 local name, at = string.format('%.0f', number), string.format('%.0f', now)
-if not last then
-  first, older, older_at, newer, newer_at = name, name, at, name, at
+first = first or name
+if not last or now - last_at >= tonumber(ARGV[6]) then
+  older, older_at, newer, newer_at = name, at, name, at
 elseif now - newer_at >= sample then
   older, older_at, newer, newer_at = newer, newer_at, name, at
 end
