@@ -234,7 +234,8 @@ async fn what_is_thrown_away_takes_no_room_and_an_idle_socket_holds_nothing() {
         server.take("a").await.unwrap();
         cameras.push(camera);
     }
-    assert!(server.resident_bytes() < 100 << 20, "{} bytes", server.resident_bytes());
+    // The allocator gives it back some 10 s later.
+    until(SOON * 2, "the sockets hold nothing", || async { (server.resident_bytes() < 60 << 20).then_some(()) }).await;
 }
 
 #[tokio::test]
