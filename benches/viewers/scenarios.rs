@@ -80,6 +80,8 @@ impl Bench {
                 for _ in 0..STALLED {
                     never_read.push(target.ask(0).await?);
                 }
+                // Until then they have stalled.
+                sleep(WARM_UP).await;
             }
             samples.extend(self.measure(&[&target], &mut crew, true, &[(side, &audience)]).await?);
         }
