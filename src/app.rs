@@ -20,7 +20,7 @@ use crate::{
     config::{self, Config},
     connection::Connection,
     http,
-    hub::{Hub, NoData, Viewing},
+    hub::{Hub, LiveSettings, NoData},
     placeholder,
     store::{FrameStore, memory::MemoryStore, redis::RedisStore},
     telemetry::{self, metrics::Metrics},
@@ -70,8 +70,8 @@ impl App {
         let no_data = NoData { bytes, format };
         let metrics = Metrics::new().context("metrics")?;
         let (stale_after, max_sessions) = (config.live.stale_after, config.store.limits.max_sessions);
-        let viewing = Viewing { stale_after, max_sessions };
-        let hub = Hub::new(store, pictures.carried, no_data, config.intake, viewing, metrics, closing.clone());
+        let live = LiveSettings { stale_after, max_sessions };
+        let hub = Hub::new(store, pictures.carried, no_data, config.intake, live, metrics, closing.clone());
         let hub = web::Data::new(hub);
 
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;

@@ -51,7 +51,7 @@ pub struct NoData {
 
 /// What viewers are shown.
 #[derive(Debug, Clone, Copy)]
-pub struct Viewing {
+pub struct LiveSettings {
     /// `STALE_AFTER`: the age from which on a frame is not live any more.
     pub stale_after: Duration,
     /// `MAX_SESSIONS`: as many can be watched, whether they exist or not.
@@ -76,7 +76,7 @@ impl Hub {
         carried: Carried,
         no_data: NoData,
         intake: Intake,
-        Viewing { stale_after, max_sessions }: Viewing,
+        LiveSettings { stale_after, max_sessions }: LiveSettings,
         metrics: Metrics,
         closing: CancellationToken,
     ) -> Self {

@@ -96,12 +96,6 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Which session it watches.
-    #[must_use]
-    pub fn session(&self) -> &SessionId {
-        &self.session
-    }
-
     /// How the session stands now.
     pub fn state(&mut self) -> State {
         self.state.borrow_and_update().clone()

@@ -1,18 +1,31 @@
-//! The README's recipes are copied and work.
+//! The README's recipes, and the commands of docs/CLIENTS.md, are copied and work.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use crate::harness::{Backend, SOON, Server, browser::Browser, picture::PHOTO_JPEG, process::program, until};
+use crate::harness::{
+    Backend, SOON, Server, browser::Browser, picture::PHOTO_JPEG, process::program, python::script, until,
+};
 
 const README: &str = include_str!("../../README.md");
+const CLIENTS: &str = include_str!("../../docs/CLIENTS.md");
 /// Where the README's server is.
-const ITS_SERVER: &str = "http://localhost:3000";
+const ITS_SERVER: &str = "localhost:3000";
 
 /// The blocks of one language under "Recipes".
 fn recipes(language: &str) -> Vec<&'static str> {
     let recipes = README.split("\n## Recipes\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("recipes");
+    blocks(recipes, language)
+}
+
+/// The blocks of one language in a text.
+fn blocks(text: &'static str, language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
-    recipes.split(&*opening).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+    text.split(&*opening).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
 }
 
 /// Runs a recipe in a folder of its own in which the repository's `tests` can be seen.
@@ -20,9 +33,17 @@ async fn run(interpreter: &[&str], recipe: &str, server: &Server) -> String {
     let directory = tempfile::tempdir().unwrap();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     std::os::unix::fs::symlink(tests, directory.path().join("tests")).unwrap();
-    let recipe = recipe.replace(ITS_SERVER, &server.url(""));
-    let mut command = tokio::process::Command::from(program(interpreter[0], interpreter[0]));
-    command.args(&interpreter[1..]).arg(&recipe).current_dir(directory.path());
+    run_in(directory.path(), interpreter, recipe, server).await
+}
+
+async fn run_in(directory: &Path, interpreter: &[&str], recipe: &str, server: &Server) -> String {
+    let recipe = recipe.replace(ITS_SERVER, &server.address().to_string());
+    let command = match interpreter[0] {
+        path if path.contains('/') => Command::new(path),
+        name => program(name, name),
+    };
+    let mut command = tokio::process::Command::from(command);
+    command.args(&interpreter[1..]).arg(&recipe).current_dir(directory);
     command.env("no_proxy", "*").stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("it ends").unwrap();
     assert!(output.status.success(), "{recipe}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -80,7 +101,7 @@ async fn the_page_shows_ffmpegs_moving_test_source() {
             c.getContext('2d').drawImage(img, 0, 0);
             seen.add(c.toDataURL());
         }, 20)</script>";
-    let page = page.replace("<img ", "<img crossorigin ").replace(ITS_SERVER, &server.url(""));
+    let page = page.replace("<img ", "<img crossorigin ").replace(ITS_SERVER, &server.address().to_string());
     let site = browser.page_of_another_site(notes.to_owned() + &page).await;
     browser.client.goto(&site).await.unwrap();
     run(&["bash", "-e", "-c"], &with_an_end(push), &server).await;
@@ -97,4 +118,47 @@ async fn the_python_recipe_prints_number_and_size() {
     let [recipe] = recipes("python").try_into().expect("one recipe");
     let printed = run(&["python3", "-c"], recipe, &server).await;
     assert!(printed.trim().ends_with(&format!(" {} bytes", PHOTO_JPEG.len())), "{printed}");
+}
+
+#[tokio::test]
+async fn the_clients_commands_push_watch_and_record() {
+    const BASH: [&str; 3] = ["bash", "-e", "-c"];
+    let server = Backend::Memory.server(&[("MIMETYPE", "auto"), ("STALE_AFTER", "3")]).await;
+    let [push, record, curl] = blocks(CLIENTS, "sh").try_into().expect("three blocks");
+    let [opencv, websockets] = blocks(CLIENTS, "python").try_into().expect("two blocks");
+    let python = script("ws.py").get_program().to_str().unwrap().to_owned();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let make_clip = "ffmpeg -loglevel error -f lavfi -i testsrc=size=320x240:rate=10:duration=1 -c:v mpeg4 clip.mp4";
+    run_in(directory, &BASH, make_clip, &server).await;
+    for name in ["picture.jpg", "one.jpg", "two.jpg"] {
+        fs::write(directory.join(name), PHOTO_JPEG).unwrap();
+    }
+
+    run_in(directory, &BASH, push, &server).await;
+    assert_eq!(server.stats().await, [("clip".into(), 30)], "10 frames in each of three ways");
+    let printed = run_in(directory, &BASH, curl, &server).await;
+    assert!(printed.contains(r#"{"accepted":2,"refused":0}"#), "{printed}");
+    assert_eq!(server.stats().await, [("clip".into(), 34)]);
+    run_in(directory, &[&python, "-c"], websockets, &server).await;
+
+    // FFmpeg and OpenCV read no PNG parts.
+    let jpegs = push.lines().next().unwrap();
+    let readers = record.lines().map(|line| (BASH.to_vec(), line));
+    for (interpreter, reader) in readers.chain([(vec![&*python, "-c"], opencv)]) {
+        server.ask("DELETE", "/session/clip").await;
+        tokio::join!(run_in(directory, &interpreter, reader, &server), async {
+            until(SOON, "it watches", || async {
+                (server.metric("image_streamer_viewers").await == 1.0).then_some(())
+            })
+            .await;
+            run_in(directory, &BASH, jpegs, &server).await;
+        });
+    }
+    for number in 1..=10 {
+        let picture = image::open(directory.join(format!("picture{number:04}.jpg"))).unwrap();
+        assert_eq!((picture.width(), picture.height()), (320, 240));
+    }
+    assert!(!directory.join("picture0011.jpg").exists(), "each frame once");
+    assert!(fs::metadata(directory.join("recording.mkv")).unwrap().len() > 10_000);
 }
