@@ -93,6 +93,13 @@ pub enum Error {
         whole: Duration,
     },
 
+    /// No byte of an endless body came for a while.
+    #[error("the stream fell silent and was cut off: {} s without a byte is the limit; begin it again", .idle.as_secs())]
+    StreamStalled {
+        /// The longest wait for the next byte.
+        idle: Duration,
+    },
+
     /// Bytes that are no picture of a known type.
     #[error("this is not a picture: its first bytes are not those of {expected}")]
     NotAnImage {
@@ -176,6 +183,7 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::BodyCutOff => "body_cut_off",
             Self::BodyStalled { .. } => "body_stalled",
+            Self::StreamStalled { .. } => "stream_stalled",
             Self::NotAnImage { .. } => "not_an_image",
             Self::WrongType { .. } => "wrong_type",
             Self::WrongContentType => "wrong_content_type",

@@ -27,7 +27,7 @@ impl ResponseError for Error {
             | Self::NoFile
             | Self::TooManyFiles
             | Self::BadMultipart(_) => StatusCode::BAD_REQUEST,
-            Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyStalled { .. } | Self::StreamStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
             Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{BODY_WHOLE, STREAM_IDLE, to_the_end};
+use super::{STREAM_IDLE, to_the_end};
 use crate::{
     error::Error,
     hub::Hub,
@@ -77,7 +77,7 @@ async fn receive(
             Ok(Some(Ok(chunk))) => chunk,
             Ok(Some(Err(_))) => return Err(Error::BodyCutOff),
             Ok(None) => break,
-            Err(_) => return Err(Error::BodyStalled { idle: STREAM_IDLE, whole: BODY_WHOLE }),
+            Err(_) => return Err(Error::StreamStalled { idle: STREAM_IDLE }),
         };
         let fed = splitter.feed(&chunk, &mut items).map_err(|reason| Error::NotAStream(reason.to_string()));
         let whole: usize = items.iter().map(Item::size).sum();

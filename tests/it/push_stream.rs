@@ -1,6 +1,6 @@
 //! `POST /stream/{session}`: many pictures in one endless request.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -204,4 +204,16 @@ async fn a_stream_outlives_an_outage_of_redis() {
     .await;
     let answer = push.end().await.json();
     assert!(answer["accepted"].as_u64() >= Some(2) && answer["refused"].as_u64() >= Some(3), "{answer}");
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_told_and_cut_off_and_keeps_what_came() {
+    let server = Backend::Memory.server(&[]).await;
+    let start = Instant::now();
+    let push = Push::begin(&server, "a", None);
+    push.send(PHOTO_JPEG);
+    let answer = tokio::time::timeout(Duration::from_secs(120), push.answer).await.expect("an answer in time").unwrap();
+    answer.is_refused(408, "stream_stalled");
+    assert!(start.elapsed() >= Duration::from_secs(89), "{:?}", start.elapsed());
+    assert_eq!(server.stats().await, [("a".into(), 1)]);
 }
