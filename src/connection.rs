@@ -22,7 +22,10 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use actix_web::body::{BodySize, MessageBody};
+use actix_web::{
+    HttpRequest,
+    body::{BodySize, MessageBody},
+};
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -30,6 +33,8 @@ use tokio::{
     net::TcpStream,
     time::{Duration, Instant, Sleep, sleep_until, timeout},
 };
+
+use crate::error::Error;
 
 /// The most pieces that one answer, or one part of a stream, is made of: a head, a picture, what comes after it.
 const MAX_PIECES: usize = 3;
@@ -95,6 +100,14 @@ struct Waiting {
 }
 
 impl Outlet {
+    /// That of the connection which a request has come over.
+    ///
+    /// # Errors
+    /// [`Error::NoConnection`] where that is not a [`Connection`].
+    pub fn of(request: &HttpRequest) -> Result<Self, Error> {
+        request.conn_data::<Self>().cloned().ok_or(Error::NoConnection)
+    }
+
     /// Hands over the pieces that come next. All before them must have been sent: [`Outlet::poll_sent`].
     pub fn send(&self, pieces: [Bytes; MAX_PIECES]) {
         let mut waiting = self.0.borrow_mut();

@@ -22,7 +22,6 @@ use bytes::Bytes;
 
 use crate::{
     connection::Outlet,
-    error::Error,
     frame::Frame,
     hub::{Hub, budget::Share},
     telemetry::metrics::WayOut,
@@ -123,12 +122,4 @@ fn with_frame(
     let _ = share.grow(frame.bytes.len());
     hub.metrics().sent(way, frame.bytes.len());
     with_bytes(request, response, frame.bytes, share)
-}
-
-/// The second entrance of the request's connection.
-///
-/// # Errors
-/// [`Error::NoConnection`] where the request has not come over a [`crate::connection::Connection`].
-fn outlet(request: &HttpRequest) -> Result<Outlet, Error> {
-    request.conn_data::<Outlet>().cloned().ok_or(Error::NoConnection)
 }

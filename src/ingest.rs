@@ -38,9 +38,6 @@ pub const BODY_IDLE: Duration = Duration::from_secs(10);
 /// The longest time for a whole body: the largest picture by default over 0.5 Mbit/s.
 pub const BODY_WHOLE: Duration = Duration::from_secs(300);
 
-/// The longest wait for the next byte of a stream: a camera that sends a picture a minute is one.
-pub const STREAM_IDLE: Duration = Duration::from_secs(90);
-
 /// The answer to a push for clients that ask for JSON.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PushAnswer {

@@ -75,7 +75,7 @@ impl WebSocket {
         run: impl FnOnce(Self) -> F,
     ) -> Result<HttpResponse, Error> {
         let mut response = ws::handshake(request.head()).map_err(|reason| Error::NotWebSocket(reason.to_string()))?;
-        let outlet = request.conn_data::<Outlet>().cloned().ok_or(Error::NoConnection)?;
+        let outlet = Outlet::of(request)?;
         let (decoder, patience_ends) = (Decoder::new(max_message_bytes), Instant::now() + PING_AFTER);
         let socket = Self { outlet: outlet.clone(), payload, decoder, pinged: false, patience_ends };
         let body = EndlessBody::new(Bytes::new(), &outlet, run(socket));

@@ -6,10 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, we
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    delivery::{Delivery, SLOW},
-    outlet,
-};
+use super::delivery::{Delivery, SLOW};
 use crate::{
     connection::{EndlessBody, Outlet},
     error::Error,
@@ -97,7 +94,7 @@ impl Options {
 pub async fn watch(session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
     let options = Options::read(&request)?;
     hub.viewing().check()?;
-    let outlet = outlet(&request)?;
+    let outlet = Outlet::of(&request)?;
     let viewer = hub.watch(&session)?;
     let show = show(hub.into_inner(), viewer, options, outlet.clone());
     let body = EndlessBody::new(mjpeg::FIRST_BOUNDARY, &outlet, show);

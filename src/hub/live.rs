@@ -150,37 +150,36 @@ struct Channel {
     state: watch::Sender<State>,
     /// Pushes to the session that this process has begun and not finished.
     pushing: AtomicUsize,
+    /// What replaced frames count against.
+    viewing: Budget,
 }
 
 /// A push to a session that is watched in this process.
-pub(super) struct Pushing {
-    channel: Arc<Channel>,
-    viewing: Budget,
-}
+pub(super) struct Pushing(Arc<Channel>);
 
 impl Pushing {
     /// The frame has got its number.
     pub(super) fn done(&self, frame: Frame) {
-        self.channel.offer(frame, Duration::ZERO, &self.viewing);
+        self.0.offer(frame, Duration::ZERO);
     }
 }
 
 impl Drop for Pushing {
     fn drop(&mut self) {
-        self.channel.pushing.fetch_sub(1, Ordering::Relaxed);
+        self.0.pushing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Channel {
     /// The frame is shown unless a newer one is.
-    fn offer(&self, frame: Frame, age: Duration, viewing: &Budget) {
+    fn offer(&self, frame: Frame, age: Duration) {
         let seq = frame.seq;
         let newer = |held: &State| held.frame.as_ref().is_none_or(|held| held.frame.seq < seq);
-        self.show_if(newer, Some((frame, age)), viewing);
+        self.show_if(newer, Some((frame, age)));
     }
 
     /// Shows a frame of this age, or that there is none, if that is right by what is shown.
-    fn show_if(&self, right: impl Fn(&State) -> bool, frame: Option<(Frame, Duration)>, viewing: &Budget) {
+    fn show_if(&self, right: impl Fn(&State) -> bool, frame: Option<(Frame, Duration)>) {
         let mut old = None;
         self.state.send_if_modified(|state| {
             if !right(state) {
@@ -189,7 +188,7 @@ impl Channel {
             let count = state.count + u64::from(frame.is_some());
             let frame = frame.map(|(frame, age)| {
                 let received = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-                let (heads, share) = (Default::default(), Mutex::new(viewing.share()));
+                let (heads, share) = (Default::default(), Mutex::new(self.viewing.share()));
                 Arc::new(LiveFrame { frame, received, place: count, heads, share })
             });
             old = std::mem::replace(state, State { known: true, frame, count }).frame;
@@ -270,7 +269,7 @@ impl Shared {
                 return Ok(());
             }
             if let Some(seen) = self.store.get(session, seq).await? {
-                channel.offer(seen.frame, seen.age, &self.viewing);
+                channel.offer(seen.frame, seen.age);
                 return Ok(());
             }
         }
@@ -280,12 +279,12 @@ impl Shared {
         match self.store.newest(session, held).await? {
             Some(newest) => {
                 if let Some(frame) = newest.frame {
-                    channel.show_if(unchanged, Some((frame, newest.age)), &self.viewing);
+                    channel.show_if(unchanged, Some((frame, newest.age)));
                 }
             }
             None => {
                 let right = |state: &State| unchanged(state) && (held.is_some() || !state.known);
-                channel.show_if(right, None, &self.viewing);
+                channel.show_if(right, None);
             }
         }
         Ok(())
@@ -344,7 +343,8 @@ impl Live {
             }
             let watched = channels.entry(session.clone()).or_insert_with(|| {
                 let (state, _) = watch::channel(State::default());
-                let channel = Arc::new(Channel { state, pushing: AtomicUsize::new(0) });
+                let channel =
+                    Arc::new(Channel { state, pushing: AtomicUsize::new(0), viewing: shared.viewing.clone() });
                 let follow = tokio::spawn(shared.clone().follow(session.clone(), channel.clone()));
                 Watched { channel, viewers: 0, _follow: AbortOnDropHandle::new(follow) }
             });
@@ -360,6 +360,6 @@ impl Live {
     pub(super) fn begin_push(&self, session: &SessionId) -> Option<Pushing> {
         let channel = self.shared.channels().get(session)?.channel.clone();
         channel.pushing.fetch_add(1, Ordering::Relaxed);
-        Some(Pushing { channel, viewing: self.shared.viewing.clone() })
+        Some(Pushing(channel))
     }
 }

@@ -1,6 +1,6 @@
 //! `POST /stream/{session}`: one request, many pictures.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use futures_util::StreamExt;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{STREAM_IDLE, to_the_end};
+use super::to_the_end;
 use crate::{
     error::Error,
     hub::Hub,
@@ -20,6 +20,9 @@ use crate::{
         pictures::{Item, Splitter},
     },
 };
+
+/// The longest wait for the next byte of a stream: a camera that sends a picture a minute is one.
+pub const STREAM_IDLE: Duration = Duration::from_secs(90);
 
 /// The answer at the end of a stream.
 #[derive(Debug, Default, Serialize, ToSchema)]
