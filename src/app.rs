@@ -77,7 +77,7 @@ impl App {
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;
         let address = listener.local_addr()?;
         let builder = Server::build().workers(workers).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
-        let (app_hub, cors, stopping) = (hub.clone(), config.cors.clone(), builder.graceful_shutdown_signal());
+        let (app_hub, cors, stopping) = (hub.clone(), config.sites.cors.clone(), builder.graceful_shutdown_signal());
         let server =
             builder.listen("http", listener, move || http_over_tcp(app_hub.clone(), &cors, stopping.clone()))?.run();
         Ok(Self { server, address, hub, closing })

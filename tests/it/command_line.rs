@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use image_streamer::{config::VARIABLES, placeholder::Format};
+use image_streamer::{config::variables, placeholder::Format};
 
 use crate::harness::{
     Backend, SOON, Server,
@@ -33,7 +33,7 @@ async fn help_documents_every_variable_flag_and_command() {
     for flag in ["--help", "-h"] {
         let (status, output) = Process::start(command(&[flag], &[])).ended_within(QUICK).await;
         assert_eq!(status.code(), Some(0));
-        for (name, default, _) in VARIABLES {
+        for (name, default, _) in variables() {
             assert!(output.contains(name) && output.contains(default), "{name}");
         }
         for word in ["-i, --ip", "-p, --port", "demo", "healthcheck"] {
