@@ -18,6 +18,7 @@
 //! | [`store`] | where frames wait: the contract, in memory, on Redis |
 //! | [`websocket`] | what the WebSocket routes share |
 //! | [`connection`] | a client's connection below the HTTP layer |
+//! | [`reload`] | what is read from files, again when they change |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
 pub mod api;
@@ -33,6 +34,7 @@ pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod placeholder;
+pub mod reload;
 pub mod session;
 pub mod store;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["main"],
     &["demo", "healthcheck"],
     &["app"],
@@ -19,6 +19,7 @@ const ORDER: [&[&str]; 11] = [
     &["store"],
     &["websocket"],
     &["connection"],
+    &["reload"],
 ];
 /// What everything may use. These use only each other, in this order.
 const WORDS: [&str; 5] = ["session", "frame", "error", "placeholder", "wire"];
