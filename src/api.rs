@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    auth::{Right, Visitor},
     error::Error,
     hub::Hub,
     session::SessionId,
@@ -65,14 +66,15 @@ impl From<store::SessionStats> for SessionStats {
 
 /// Makes a session id that nobody can guess.
 ///
-/// The session itself begins with its first frame; any other id of the right form will do as well.
+/// The session itself begins with its first frame; any other id of the right form will do as well. A user has every right on
+/// a session whose id was made for that user.
 #[utoipa::path(
     get, path = "/session", tag = "sessions", operation_id = "newSession",
     responses((status = 200, description = "the id, as text or as JSON where Accept asks for it",
         content((String = "text/plain"), (NewSession = "application/json")))),
 )]
-pub async fn new_session(WantsJson(json): WantsJson) -> HttpResponse {
-    let session = SessionId::random();
+pub async fn new_session(visitor: Visitor, WantsJson(json): WantsJson) -> HttpResponse {
+    let session = visitor.new_session();
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     if json {
@@ -99,7 +101,8 @@ pub async fn remove_session(session: SessionId, hub: web::Data<Hub>) -> Result<H
 
 /// Tells how each session stands: frames that wait, the newest, its rate, its viewers.
 ///
-/// A session is listed from its first frame until EXPIRE seconds after its last, with `len` 0 too.
+/// A session is listed from its first frame until EXPIRE seconds after its last, with `len` 0 too. Where there are users,
+/// admins see all, and others those that they may view.
 #[utoipa::path(
     get, path = "/stats", tag = "sessions", operation_id = "stats",
     responses(
@@ -107,8 +110,11 @@ pub async fn remove_session(session: SessionId, hub: web::Data<Hub>) -> Result<H
         (status = 503, description = "try again", body = ErrorBody),
     ),
 )]
-pub async fn stats(hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
-    let sessions = hub.store().stats().await?;
+pub async fn stats(visitor: Visitor, hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+    let mut sessions = hub.store().stats().await?;
+    if visitor.must_be_admin().is_err() {
+        sessions.retain(|stats| visitor.may(Right::View, &stats.session).is_ok());
+    }
     let stats = Stats {
         num_images: sessions.iter().map(|session| session.queued).sum(),
         num_sessions: sessions.len(),

@@ -17,12 +17,19 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, Config},
+    auth::Auth,
+    config::{Config, Proxy, Sites},
     connection::Connection,
+    edge::{self, Hsts},
     http,
     hub::{Hub, LiveSettings, NoData},
     placeholder,
-    store::{FrameStore, memory::MemoryStore, redis::RedisStore},
+    store::{
+        FrameStore,
+        memory::MemoryStore,
+        redis::RedisStore,
+        vault::{MemoryVault, Vault},
+    },
     telemetry::{self, metrics::Metrics},
 };
 
@@ -58,11 +65,18 @@ impl App {
             tracing::warn!("{warning}");
         }
         let workers = config.listen.workers;
-        let store: Arc<dyn FrameStore> = match &config.store.redis_url {
-            // The main thread uses the store too.
-            Some(url) => Arc::new(RedisStore::new(url, config.store.limits, workers + 1).context("REDIS_URL")?),
-            None => Arc::new(MemoryStore::new(config.store.limits, config.store.max_memory)),
+        let (store, vault): (Arc<dyn FrameStore>, Arc<dyn Vault>) = match &config.store.redis_url {
+            Some(url) => {
+                // The main thread uses the store too.
+                let store = Arc::new(RedisStore::new(url, config.store.limits, workers + 1).context("REDIS_URL")?);
+                (store.clone(), store)
+            }
+            None => {
+                let store = MemoryStore::new(config.store.limits, config.store.max_memory);
+                (Arc::new(store), Arc::new(MemoryVault::default()))
+            }
         };
+        let auth = Auth::new(&config.access, vault, config.store.limits.ttl)?;
         let closing = CancellationToken::new();
         let pictures = config.pictures.clone();
         let (size, format) = (pictures.nodata_size, pictures.carried.placeholder_format());
@@ -77,9 +91,15 @@ impl App {
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;
         let address = listener.local_addr()?;
         let builder = Server::build().workers(workers).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
-        let (app_hub, cors, stopping) = (hub.clone(), config.sites.cors.clone(), builder.graceful_shutdown_signal());
-        let server =
-            builder.listen("http", listener, move || http_over_tcp(app_hub.clone(), &cors, stopping.clone()))?.run();
+        let site = Site {
+            hub: hub.clone(),
+            auth: web::Data::new(auth),
+            sites: web::Data::new(config.sites.clone()),
+            proxy: web::Data::new(config.proxy.clone()),
+            hsts: web::Data::new(Hsts(config.tls.hsts_seconds)),
+        };
+        let stopping = builder.graceful_shutdown_signal();
+        let server = builder.listen("http", listener, move || http_over_tcp(site.clone(), stopping.clone()))?.run();
         Ok(Self { server, address, hub, closing })
     }
 
@@ -114,6 +134,16 @@ impl App {
     }
 }
 
+/// What handlers work with.
+#[derive(Clone)]
+struct Site {
+    hub: web::Data<Hub>,
+    auth: web::Data<Auth>,
+    sites: web::Data<Sites>,
+    proxy: web::Data<Proxy>,
+    hsts: web::Data<Hsts>,
+}
+
 /// Binds a listener.
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bind = || {
@@ -129,17 +159,22 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// What a worker does with each connection: HTTP/1 with every route, over a [`Connection`], so that pictures go past the
 /// HTTP layer's buffer.
 fn http_over_tcp(
-    hub: web::Data<Hub>,
-    cors: &config::Cors,
+    site: Site,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
+    let cors = http::cors(&site.sites.cors);
+    let base_path = site.proxy.base_path.clone();
     let app = HttpApp::new()
-        .app_data(hub)
-        .app_data(web::Data::new(cors.clone()))
-        .configure(http::routes)
-        .wrap(http::cors(cors))
+        .app_data(site.hub)
+        .app_data(site.auth)
+        .app_data(site.sites)
+        .app_data(site.proxy)
+        .app_data(site.hsts)
+        .configure(|app| http::routes_below(&base_path, app))
+        .wrap(cors)
         .wrap(middleware::from_fn(http::error::refused_preflight))
         .wrap(middleware::from_fn(http::bound_unread))
+        .wrap(middleware::from_fn(edge::look))
         .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
     let app = app.into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::frame::ImageType;
+use crate::{frame::ImageType, session::SessionId};
 
 /// Why a request was refused or could not be carried out.
 ///
@@ -40,12 +40,76 @@ pub enum Error {
     #[error("this route is for WebSockets: connect with ws:// or wss:// ({0})")]
     NotWebSocket(String),
 
-    /// A WebSocket opened by a page that `CORS_ORIGINS` does not allow to read.
-    #[error("pages of {origin} may not open WebSockets here: CORS_ORIGINS lists the origins that may")]
-    ForeignOrigin {
+    /// A page of another site wants what only this server's own pages, or those in `CORS_ORIGINS`, may do.
+    #[error(
+        "pages of {origin} may not do this here: CORS_ORIGINS lists the origins that may, PUBLIC_URL is this server's own"
+    )]
+    CrossSite {
         /// Where the page comes from.
         origin: String,
     },
+
+    /// A request without credentials that needs some.
+    #[error(
+        "log in first: with user name and password (HTTP Basic), an API key (Authorization: Bearer), at /login, or through \
+         a link with a token"
+    )]
+    LoginNeeded,
+
+    /// Credentials that nobody has.
+    #[error("user name, password or key is wrong")]
+    BadCredentials,
+
+    /// A token that was changed, has run out, or whose maker has lost the right.
+    #[error("the token is not valid, has run out, or its maker may not do this any more: ask for a new link")]
+    BadToken,
+
+    /// A user or a link without the right.
+    #[error(
+        "the right {right} on session {session} is missing: an admin gives it (image-streamer user), or a link carries it"
+    )]
+    Forbidden {
+        /// The right.
+        right: &'static str,
+        /// The session, as it was named.
+        session: SessionId,
+    },
+
+    /// Something for admins.
+    #[error("the right admin is missing: only admins may do this")]
+    AdminNeeded,
+
+    /// Something for users that a link was used for.
+    #[error("a link is not enough for this: log in as a user")]
+    UserNeeded,
+
+    /// Too many failed logins of late.
+    #[error("too many failed logins: try again in {} s", .retry_after.as_secs())]
+    TooManyLogins {
+        /// When the next one is looked at.
+        retry_after: Duration,
+    },
+
+    /// More than one client may do at once, or in a second.
+    #[error("{what}: the limit for one user or address is {limit}, set by {variable}")]
+    ClientLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The variable's value.
+        limit: usize,
+        /// The variable.
+        variable: &'static str,
+    },
+
+    /// A request to make a link that makes no sense.
+    #[error(
+        "this is no request for a link: {0}; expected {{\"session\":\"…\",\"right\":\"view\",\"expires_in\":3600}} as JSON"
+    )]
+    BadLink(String),
+
+    /// A login form that is none.
+    #[error("this is no login form: expected the fields name (or email), password and perhaps remember, URL-encoded")]
+    BadForm,
 
     /// A WebSocket message that means nothing here.
     #[error("the message is not understood: expected {expected}")]
@@ -174,7 +238,15 @@ impl Error {
             Self::BadTimestamp => "bad_timestamp",
             Self::BadQuery { .. } => "bad_query",
             Self::NotWebSocket(_) => "not_a_websocket",
-            Self::ForeignOrigin { .. } => "foreign_origin",
+            Self::CrossSite { .. } => "cross_site",
+            Self::LoginNeeded => "login_needed",
+            Self::BadCredentials => "bad_credentials",
+            Self::BadToken => "bad_token",
+            Self::Forbidden { .. } | Self::AdminNeeded | Self::UserNeeded => "forbidden",
+            Self::TooManyLogins { .. } => "too_many_logins",
+            Self::ClientLimit { .. } => "client_limit",
+            Self::BadLink(_) => "bad_link",
+            Self::BadForm => "bad_form",
             Self::BadMessage { .. } => "bad_message",
             Self::TooManySubscriptions { .. } => "too_many_subscriptions",
             Self::NotAStream(_) => "not_a_stream",
@@ -196,6 +268,12 @@ impl Error {
             Self::StoreUnavailable(_) => "store_unavailable",
             Self::StoreFull(_) => "store_full",
         }
+    }
+
+    /// Whether a person could do something about it by logging in.
+    #[must_use]
+    pub fn is_about_login(&self) -> bool {
+        matches!(self, Self::LoginNeeded | Self::BadToken)
     }
 
     /// Wraps whatever a store's client reported.

@@ -2,24 +2,30 @@
 
 pub mod error;
 mod extract;
+mod guard;
 pub mod openapi;
-mod origin;
 mod refusal;
+
+use std::rc::Rc;
 
 use actix_cors::Cors;
 use actix_web::{
-    HttpRequest, HttpResponse, Resource,
+    FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
+    dev::{AppService, HttpServiceFactory},
     http::{
         Method,
         header::{self, HeaderName},
     },
     middleware::from_fn,
-    web::{self, ServiceConfig, delete, get, head, post, put},
+    web::{self, ServiceConfig},
 };
 
+use self::guard::Needs;
 pub use self::refusal::{DRAIN_TIME, bound_unread};
 use crate::{
-    api, config, egress, ingest,
+    account, api,
+    auth::Right,
+    config, egress, ingest, ui,
     wire::header::{FRAME_AGE_MS, FRAME_SEQ, FRAME_TIMESTAMP, FRAMES_MISSED, NO_DATA, QUEUE_LENGTH, VIEWERS},
 };
 
@@ -38,57 +44,117 @@ const EXPOSED: [HeaderName; 9] = [
 /// How long a browser may remember the answer to a preflight, in seconds: what Chromium caps it to.
 const PREFLIGHT_SECONDS: usize = 7200;
 
-/// Every route. The words after a path are its methods: for wrong ones they are the answer's `Allow`.
-pub fn routes(app: &mut ServiceConfig) {
-    app.service(at("/session", "GET, HEAD").route(get().to(api::new_session)).route(head().to(api::new_session)))
-        .service(at("/session/{session}", "DELETE").route(delete().to(api::remove_session)))
+/// Every route, below `BASE_PATH`.
+pub fn routes_below(base_path: &str, app: &mut ServiceConfig) {
+    if base_path.is_empty() {
+        return routes(app);
+    }
+    app.service(web::scope(base_path).configure(routes)).default_service(web::to(error::no_route));
+}
+
+/// Every route, and what each needs of whoever asks. Those below `public` need nothing.
+fn routes(app: &mut ServiceConfig) {
+    use Needs::{Admin, Metrics, OwnPage, Somebody, User};
+    const PUBLISH: Needs = Needs::Right(Right::Publish);
+    const VIEW: Needs = Needs::Right(Right::View);
+    const TAKE: Needs = Needs::Right(Right::Take);
+
+    app.service(at("/session").read(User, api::new_session))
+        .service(at("/session/{session}").on(Method::DELETE, Admin, api::remove_session))
         .service(
-            at("/image/{session}", "GET, HEAD, POST, PUT")
-                .route(get().to(egress::queue::take))
-                .route(head().to(egress::queue::peek))
-                .route(post().to(ingest::body::push))
-                .route(put().to(ingest::body::put)),
+            at("/image/{session}")
+                .on(Method::GET, TAKE, egress::queue::take)
+                .on(Method::HEAD, TAKE, egress::queue::peek)
+                .on(Method::POST, PUBLISH, ingest::body::push)
+                .on(Method::PUT, PUBLISH, ingest::body::put),
         )
-        .service(at("/imageForm/{session}", "POST").route(post().to(ingest::form::push)))
+        .service(at("/imageForm/{session}").on(Method::POST, PUBLISH, ingest::form::push))
         .service(
-            at("/stream/{session}", "GET, HEAD, POST")
-                .route(get().to(egress::mjpeg::watch))
-                .route(head().to(egress::mjpeg::peek))
-                .route(post().to(ingest::stream::push)),
+            at("/stream/{session}")
+                .on(Method::GET, VIEW, egress::mjpeg::watch)
+                .on(Method::HEAD, VIEW, egress::mjpeg::peek)
+                .on(Method::POST, PUBLISH, ingest::stream::push),
         )
-        .service(
-            at("/snapshot/{session}", "GET, HEAD")
-                .route(get().to(egress::snapshot::show))
-                .route(head().to(egress::snapshot::show)),
-        )
-        .service(
-            at("/frames/{session}", "GET, HEAD")
-                .route(get().to(egress::cursor::next))
-                .route(head().to(egress::cursor::next)),
-        )
-        .service(at("/ws/view", "GET").route(get().to(egress::websocket::view)).wrap(from_fn(origin::allowed_origin)))
-        .service(
-            at("/ws/push/{session}", "GET")
-                .route(get().to(ingest::websocket::push))
-                .wrap(from_fn(origin::allowed_origin)),
-        )
-        .service(at("/metrics", "GET, HEAD").route(get().to(api::metrics)).route(head().to(api::metrics)))
-        .service(at("/stats", "GET, HEAD").route(get().to(api::stats)).route(head().to(api::stats)))
-        .service(at("/healthz", "GET, HEAD").route(get().to(api::healthz)).route(head().to(api::healthz)))
-        .service(at("/readyz", "GET, HEAD").route(get().to(api::readyz)).route(head().to(api::readyz)))
-        .service(at("/openapi.json", "GET, HEAD").route(get().to(openapi::serve)).route(head().to(openapi::serve)))
+        .service(at("/snapshot/{session}").read(VIEW, egress::snapshot::show))
+        .service(at("/frames/{session}").read(VIEW, egress::cursor::next))
+        .service(at("/ws/view").on(Method::GET, Somebody, egress::websocket::view))
+        .service(at("/ws/push/{session}").on(Method::GET, PUBLISH, ingest::websocket::push))
+        .service(at("/stats").read(Somebody, api::stats))
+        .service(at("/metrics").read(Metrics, api::metrics))
+        .service(at("/link").on(Method::POST, User, account::link))
+        .service(at("/logout").on(Method::POST, OwnPage, account::log_out))
+        .service(at("/login").on(Method::POST, OwnPage, account::log_in).public(account::login_page))
+        .service(at("/assets/style.css").public(ui::style))
+        .service(at("/healthz").public(api::healthz))
+        .service(at("/readyz").public(api::readyz))
+        .service(at("/openapi.json").public(openapi::serve))
         .default_service(web::to(error::no_route));
 }
 
-/// A path, and the answer to methods that it has no route for.
-fn at(path: &'static str, methods: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move |request: HttpRequest| async move {
-        if request.method() == Method::OPTIONS {
-            HttpResponse::NoContent().insert_header((header::ALLOW, methods)).finish()
-        } else {
-            error::wrong_method(methods)
-        }
-    }))
+/// A path and the methods that it answers to.
+fn at(path: &'static str) -> Path {
+    Path { resource: web::resource(path), methods: Vec::new() }
+}
+
+struct Path {
+    resource: Resource,
+    methods: Vec<Method>,
+}
+
+impl Path {
+    /// A method, for who has what it needs.
+    fn on<F, Args>(mut self, method: Method, needs: Needs, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let route = web::method(method.clone()).to(handler);
+        let route = route.wrap(from_fn(move |request, next| guard::admit(needs, request, next)));
+        self.methods.push(method);
+        Self { resource: self.resource.route(route), methods: self.methods }
+    }
+
+    /// GET and HEAD, for who has what they need.
+    fn read<F, Args>(self, needs: Needs, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.on(Method::GET, needs, handler.clone()).on(Method::HEAD, needs, handler)
+    }
+
+    /// GET and HEAD, for everybody.
+    fn public<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        let routes = [web::get().to(handler.clone()), web::head().to(handler)];
+        self.methods.extend([Method::GET, Method::HEAD]);
+        Self { resource: routes.into_iter().fold(self.resource, Resource::route), methods: self.methods }
+    }
+}
+
+impl HttpServiceFactory for Path {
+    fn register(mut self, config: &mut AppService) {
+        self.methods.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        let methods: Rc<str> = self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ").into();
+        // For methods that the path does not have.
+        let otherwise = web::to(move |request: HttpRequest| {
+            let methods = methods.clone();
+            async move {
+                if request.method() == Method::OPTIONS {
+                    HttpResponse::NoContent().insert_header((header::ALLOW, &*methods)).finish()
+                } else {
+                    error::wrong_method(&methods)
+                }
+            }
+        });
+        self.resource.default_service(otherwise).register(config);
+    }
 }
 
 /// Which other sites' pages may read the answers: never with credentials.

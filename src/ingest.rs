@@ -9,6 +9,7 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use utoipa::ToSchema;
 
 use crate::{
+    auth::clients::Client,
     error::Error,
     frame::Timestamp,
     hub::{Hub, budget::Share},
@@ -69,9 +71,25 @@ async fn to_the_end<T: 'static>(work: impl Future<Output = Result<T, Error>> + '
     actix_web::rt::spawn(work).await.unwrap_or_else(|ended| Err(Error::unavailable(ended)))
 }
 
+/// Pushes a picture, if its client may push one more.
+async fn push_one(
+    hub: &Hub,
+    client: &Client,
+    session: &SessionId,
+    picture: Bytes,
+    captured: Option<Timestamp>,
+    way: WayIn,
+) -> Result<Pushed, Error> {
+    client.may_push(session)?;
+    let pushed = hub.push(session, picture, captured, way).await?;
+    client.pushed(session);
+    Ok(pushed)
+}
+
 /// Pushes a picture that was received whole. Its share of the budget is held until then.
 async fn push(
     hub: web::Data<Hub>,
+    client: Arc<Client>,
     session: SessionId,
     picture: Bytes,
     captured: Option<Timestamp>,
@@ -79,7 +97,7 @@ async fn push(
     share: Rc<RefCell<Share>>,
 ) -> Result<Pushed, Error> {
     to_the_end(async move {
-        let pushed = hub.push(&session, picture, captured, way).await;
+        let pushed = push_one(&hub, &client, &session, picture, captured, way).await;
         drop(share);
         pushed
     })

@@ -8,11 +8,13 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`demo`], [`healthcheck`] | what the binary's other commands do |
+//! | [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
 //! | [`http`] | every route on one page, errors as answers |
-//! | [`ingest`], [`egress`], [`api`] | the handlers: ways in, ways out, everything else |
+//! | [`ingest`], [`egress`], [`api`], [`account`] | the handlers: ways in, ways out, everything else |
+//! | [`ui`], [`edge`] | what people see; how a request has come |
 //! | [`hub`] | what all ways in and out share |
+//! | [`auth`] | who may do what |
 //! | [`telemetry`] | logging and metrics |
 //! | [`config`] | what can be set |
 //! | [`store`] | where frames wait: the contract, in memory, on Redis |
@@ -21,11 +23,14 @@
 //! | [`reload`] | what is read from files, again when they change |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
+pub mod account;
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod config;
 pub mod connection;
 pub mod demo;
+pub mod edge;
 pub mod egress;
 pub mod error;
 pub mod frame;
@@ -38,5 +43,7 @@ pub mod reload;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod ui;
+pub mod user_command;
 pub mod websocket;
 pub mod wire;

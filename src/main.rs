@@ -7,6 +7,7 @@ use image_streamer::{
     app::App,
     config::{self, Config},
     demo, healthcheck,
+    user_command::{self, UserCommand},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +25,9 @@ const EXIT_CONFIG: u8 = 2;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Refuses to start without users.
+    #[arg(short, long, global = true)]
+    auth: bool,
     /// Address to listen on; wins over HOST.
     #[arg(short, long, global = true)]
     ip: Option<IpAddr>,
@@ -38,6 +42,9 @@ enum Command {
     Serve,
     /// Runs the server in memory with a producer inside, and prints links to look at.
     Demo,
+    /// Keeps the users file, which USERS_FILE names.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Asks the server that runs here whether it can serve; exit code 0 if so.
     Healthcheck,
 }
@@ -63,9 +70,17 @@ fn main() -> ExitCode {
     };
     config.listen.ip = arguments.ip.unwrap_or(config.listen.ip);
     config.listen.port = arguments.port.unwrap_or(config.listen.port);
+    if arguments.auth && config.access.users_file.is_none() {
+        eprintln!("-a needs users, and there are none; nothing was started:");
+        eprintln!(
+            "  USERS_FILE=\"\": expected the users' file, as `USERS_FILE=users.toml image-streamer user add NAME` makes it"
+        );
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let result = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => actix_web::rt::System::new().block_on(serve(&config)),
         Command::Demo => actix_web::rt::System::new().block_on(serve_demo(config)),
+        Command::User(command) => user_command::run(&command, &config.access),
         Command::Healthcheck => healthcheck::check(&config.listen),
     };
     match result {

@@ -19,13 +19,20 @@ impl SessionId {
     /// A new id that nobody can guess (UUID version 4, 122 random bits).
     #[must_use]
     pub fn random() -> Self {
-        Self(Uuid::new_v4().to_string().into())
+        Uuid::new_v4().into()
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// In the usual form, with hyphens and small letters.
+impl From<Uuid> for SessionId {
+    fn from(id: Uuid) -> Self {
+        Self(id.to_string().into())
     }
 }
 

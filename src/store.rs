@@ -2,6 +2,7 @@
 
 pub mod memory;
 pub mod redis;
+pub mod vault;
 
 use std::{
     collections::HashMap,

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::delivery::{Delivery, SLOW};
 use crate::{
+    auth::{Visitor, clients::Watching},
     connection::{EndlessBody, Outlet},
     error::Error,
     frame::{Frame, Seq},
@@ -91,12 +92,17 @@ impl Options {
         (status = 503, description = "busy", body = ErrorBody),
     ),
 )]
-pub async fn watch(session: SessionId, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
+pub async fn watch(
+    session: SessionId,
+    visitor: Visitor,
+    hub: web::Data<Hub>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Error> {
     let options = Options::read(&request)?;
     hub.viewing().check()?;
     let outlet = Outlet::of(&request)?;
-    let viewer = hub.watch(&session)?;
-    let show = show(hub.into_inner(), viewer, options, outlet.clone());
+    let (watching, viewer) = (visitor.client().watch()?, hub.watch(&session)?);
+    let show = show(hub.into_inner(), watching, viewer, options, outlet.clone());
     let body = EndlessBody::new(mjpeg::FIRST_BOUNDARY, &outlet, show);
     let mut response = head_of_stream().body(body);
     // The end of the connection is the end of the stream: clients of HTTP/1.0 know no other.
@@ -179,7 +185,7 @@ struct Show {
     repeats: u32,
 }
 
-async fn show(hub: Arc<Hub>, mut viewer: Viewer, options: Options, outlet: Outlet) {
+async fn show(hub: Arc<Hub>, _watching: Watching, mut viewer: Viewer, options: Options, outlet: Outlet) {
     let delivery = Delivery::new(WayOut::Mjpeg, options.interval);
     let (shown, again, sent, repeats) = (None, None, Instant::now(), 0);
     let mut show = Show { hub: hub.clone(), options, outlet, delivery, shown, again, sent, repeats };

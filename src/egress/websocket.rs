@@ -12,6 +12,7 @@ use tokio_stream::{StreamMap, wrappers::WatchStream};
 
 use super::delivery::{Delivery, SLOW};
 use crate::{
+    auth::{Right, Visitor, clients::Watching},
     error::Error,
     hub::{
         Hub,
@@ -56,15 +57,21 @@ struct Command {
         (status = 503, description = "busy", body = ErrorBody),
     ),
 )]
-pub async fn view(hub: web::Data<Hub>, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Error> {
+pub async fn view(
+    visitor: Visitor,
+    hub: web::Data<Hub>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Error> {
     let query = Query::read(request.query_string());
     let interval = query.interval()?;
     let sessions = query.get("sessions").unwrap_or_default().split(',').filter(|id| !id.is_empty());
     let sessions = sessions.map(str::parse).collect::<Result<Vec<SessionId>, Error>>()?;
+    sessions.iter().try_for_each(|session| visitor.may(Right::View, session))?;
     hub.viewing().check()?;
     let hub = hub.into_inner();
     WebSocket::open(&request, payload, MAX_MESSAGE_BYTES, move |socket| async move {
-        let mut wall = Wall { hub, socket, interval, changes: StreamMap::new(), watched: HashMap::new() };
+        let mut wall = Wall { hub, visitor, socket, interval, changes: StreamMap::new(), watched: HashMap::new() };
         if let Err(error) = wall.subscribe(sessions) {
             wall.socket.send_error(&error).await;
         }
@@ -92,6 +99,7 @@ enum Standing {
 
 /// One session on the wall.
 struct Watched {
+    _watching: Watching,
     viewer: Viewer,
     told: Option<Standing>,
     delivery: Delivery,
@@ -103,6 +111,7 @@ struct TooSlow;
 /// A socket and what it watches.
 struct Wall {
     hub: Arc<Hub>,
+    visitor: Visitor,
     socket: WebSocket,
     interval: Option<Duration>,
     changes: StreamMap<SessionId, WatchStream<State>>,
@@ -118,12 +127,18 @@ impl Wall {
             if self.watched.len() >= MAX_SUBSCRIPTIONS {
                 return Err(Error::TooManySubscriptions { limit: MAX_SUBSCRIPTIONS });
             }
-            let viewer = self.hub.watch(&session)?;
+            self.visitor.may(Right::View, &session)?;
+            let (watching, viewer) = (self.visitor.client().watch()?, self.hub.watch(&session)?);
             let delivery = Delivery::new(WayOut::WebSocket, self.interval);
             self.changes.insert(session.clone(), WatchStream::new(viewer.states()));
-            self.watched.insert(session, Watched { viewer, told: None, delivery });
+            self.watched.insert(session, Watched { _watching: watching, viewer, told: None, delivery });
         }
         Ok(())
+    }
+
+    fn unsubscribe(&mut self, session: &SessionId) {
+        self.changes.remove(session);
+        self.watched.remove(session);
     }
 
     fn obey(&mut self, text: &str) -> Result<(), Error> {
@@ -132,8 +147,7 @@ impl Wall {
         let parse = |ids: Vec<String>| ids.iter().map(|id| id.parse()).collect::<Result<Vec<SessionId>, Error>>();
         let (subscribe, unsubscribe) = (parse(command.subscribe)?, parse(command.unsubscribe)?);
         for session in unsubscribe {
-            self.changes.remove(&session);
-            self.watched.remove(&session);
+            self.unsubscribe(&session);
         }
         self.subscribe(subscribe)
     }
@@ -181,6 +195,14 @@ impl Wall {
 
     /// Sends what has changed of a session. Tells when to look again at the latest.
     async fn update(&mut self, session: &SessionId) -> Result<Option<Instant>, TooSlow> {
+        if !self.watched.contains_key(session) {
+            return Ok(None);
+        }
+        if let Err(error) = self.visitor.may(Right::View, session) {
+            self.unsubscribe(session);
+            self.socket.send_error(&error).await;
+            return Ok(None);
+        }
         let Self { hub, socket, watched, .. } = self;
         let Some(watched) = watched.get_mut(session) else { return Ok(None) };
         let state = watched.viewer.state();

@@ -12,7 +12,10 @@ use actix_web::{
 use crate::{error::Error, wire::error_body::ErrorBody};
 
 /// When a client may try again, in seconds.
-const RETRY_AFTER_SECONDS: u32 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// How to log in where no page can be shown (RFC 7617).
+const CHALLENGE: &str = "Basic realm=\"Image Streamer\", charset=\"UTF-8\"";
 
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
@@ -26,11 +29,17 @@ impl ResponseError for Error {
             | Self::BodyCutOff
             | Self::NoFile
             | Self::TooManyFiles
-            | Self::BadMultipart(_) => StatusCode::BAD_REQUEST,
+            | Self::BadMultipart(_)
+            | Self::BadLink(_)
+            | Self::BadForm => StatusCode::BAD_REQUEST,
+            Self::LoginNeeded | Self::BadCredentials | Self::BadToken => StatusCode::UNAUTHORIZED,
             Self::BodyStalled { .. } | Self::StreamStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
-            Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
+            Self::CrossSite { .. } | Self::Forbidden { .. } | Self::AdminNeeded | Self::UserNeeded => {
+                StatusCode::FORBIDDEN
+            }
+            Self::TooManyLogins { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -47,8 +56,17 @@ impl ResponseError for Error {
         let status = self.status_code();
         tracing::debug!(code = self.code(), error = %self, cause = std::error::Error::source(self), "refused");
         let mut response = answer(status, self.code(), self.to_string());
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        match self {
+            Self::TooManyLogins { retry_after } => {
+                response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().into());
+            }
+            _ if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            }
+            _ => {}
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(CHALLENGE));
         }
         if status == StatusCode::UPGRADE_REQUIRED {
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -84,9 +102,11 @@ pub(super) async fn no_route(request: HttpRequest) -> HttpResponse {
 }
 
 /// The answer to methods that a path does not have.
-pub(super) fn wrong_method(methods: &'static str) -> HttpResponse {
+pub(super) fn wrong_method(methods: &str) -> HttpResponse {
     let message = format!("this route answers to {methods}");
     let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
-    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(methods));
+    if let Ok(methods) = header::HeaderValue::from_str(methods) {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
     response
 }

@@ -5,10 +5,10 @@ use std::{
     future::{Ready, ready},
 };
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header};
 use percent_encoding::percent_decode_str;
 
-use crate::{error::Error, session::SessionId, wire::accept::WantsJson};
+use crate::{auth::Visitor, error::Error, session::SessionId, wire::accept::WantsJson};
 
 /// The `{session}` of the path.
 impl FromRequest for SessionId {
@@ -29,5 +29,15 @@ impl FromRequest for WantsJson {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
         ready(Ok(accept.map_or(Self(false), Self::read)))
+    }
+}
+
+/// Put there by [`super::guard::admit`], on every route that needs somebody.
+impl FromRequest for Visitor {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(request.extensions().get::<Self>().cloned().ok_or(Error::LoginNeeded))
     }
 }

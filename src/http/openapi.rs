@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use actix_web::HttpResponse;
 use utoipa::OpenApi;
 
-use crate::{api, egress, ingest};
+use crate::{account, api, egress, ingest};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -34,12 +34,17 @@ use crate::{api, egress, ingest};
         ingest::form::push,
         ingest::stream::push,
         ingest::websocket::push,
+        account::login_page,
+        account::log_in,
+        account::log_out,
+        account::link,
         serve,
     ),
     tags(
         (name = "queue", description = "Push a picture, take the next one"),
         (name = "live", description = "Watch, read in order without taking, push many pictures at once"),
         (name = "sessions", description = "Begin, count and drop sessions"),
+        (name = "access", description = "Log in and out, and let others see something"),
         (name = "health", description = "For probes"),
         (name = "meta", description = "About this interface"),
     ),

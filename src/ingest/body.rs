@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 
 use super::{Collector, Incoming, PushAnswer, answer, captured, declared_length};
 use crate::{
+    auth::Visitor,
     error::Error,
     hub::Hub,
     session::SessionId,
@@ -31,6 +32,7 @@ use crate::{
 )]
 pub async fn push(
     session: SessionId,
+    visitor: Visitor,
     hub: web::Data<Hub>,
     json: WantsJson,
     request: HttpRequest,
@@ -44,7 +46,7 @@ pub async fn push(
         let chunk = chunk.map_err(|_| fault.take().unwrap_or(Error::BodyCutOff))?;
         picture.add(&chunk)?;
     }
-    let pushed = super::push(hub, session, picture.finish(), captured, WayIn::Body, share).await?;
+    let pushed = super::push(hub, visitor.client(), session, picture.finish(), captured, WayIn::Body, share).await?;
     Ok(answer(json, pushed))
 }
 
@@ -65,10 +67,11 @@ pub async fn push(
 )]
 pub async fn put(
     session: SessionId,
+    visitor: Visitor,
     hub: web::Data<Hub>,
     json: WantsJson,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    push(session, hub, json, request, payload).await
+    push(session, visitor, hub, json, request, payload).await
 }

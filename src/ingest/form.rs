@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 
 use super::{Collector, Incoming, PushAnswer, answer, captured, declared_length};
 use crate::{
+    auth::Visitor,
     error::Error,
     hub::Hub,
     session::SessionId,
@@ -39,6 +40,7 @@ const FORM_OVERHEAD_BYTES: usize = 64 * 1024;
 )]
 pub async fn push(
     session: SessionId,
+    visitor: Visitor,
     hub: web::Data<Hub>,
     json: WantsJson,
     request: HttpRequest,
@@ -78,7 +80,9 @@ pub async fn push(
             return Err(Error::TooManyFiles);
         }
     }
-    let pushed = super::push(hub, session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form, share).await?;
+    let pushed =
+        super::push(hub, visitor.client(), session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form, share)
+            .await?;
     Ok(answer(json, pushed))
 }
 

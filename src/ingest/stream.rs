@@ -1,6 +1,6 @@
 //! `POST /stream/{session}`: one request, many pictures.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use futures_util::StreamExt;
@@ -8,8 +8,9 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::to_the_end;
+use super::{push_one, to_the_end};
 use crate::{
+    auth::{Visitor, clients::Client},
     error::Error,
     hub::Hub,
     session::SessionId,
@@ -53,17 +54,19 @@ pub struct StreamAnswer {
 )]
 pub async fn push(
     session: SessionId,
+    visitor: Visitor,
     hub: web::Data<Hub>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     let splitter = Splitter::new(boundary(&request).as_deref(), hub.max_image_bytes());
-    let answer = to_the_end(receive(hub, session, payload, splitter)).await?;
+    let answer = to_the_end(receive(hub, visitor.client(), session, payload, splitter)).await?;
     Ok(HttpResponse::Ok().insert_header((VIEWERS, answer.viewers)).json(answer))
 }
 
 async fn receive(
     hub: web::Data<Hub>,
+    client: Arc<Client>,
     session: SessionId,
     mut payload: web::Payload,
     mut splitter: Splitter,
@@ -87,14 +90,14 @@ async fn receive(
         let room = share.resize(splitter.held() + whole);
         // What is whole is pushed, whatever is wrong with the rest.
         for item in items.drain(..) {
-            answer.count(&hub, &session, item).await;
+            answer.count(&hub, &client, &session, item).await;
         }
         fed?;
         room?;
         share.resize(splitter.held())?;
     }
     if let Some(item) = splitter.end() {
-        answer.count(&hub, &session, item).await;
+        answer.count(&hub, &client, &session, item).await;
     }
     if answer.accepted + answer.refused == 0 {
         return Err(Error::EmptyBody);
@@ -103,16 +106,18 @@ async fn receive(
 }
 
 impl StreamAnswer {
-    async fn count(&mut self, hub: &Hub, session: &SessionId, item: Item) {
+    async fn count(&mut self, hub: &Hub, client: &Client, session: &SessionId, item: Item) {
         let refused = match item {
-            Item::Picture { bytes, captured } => match hub.push(session, bytes, captured, WayIn::Stream).await {
-                Ok(pushed) => {
-                    self.accepted += 1;
-                    self.viewers = pushed.viewers;
-                    return;
+            Item::Picture { bytes, captured } => {
+                match push_one(hub, client, session, bytes, captured, WayIn::Stream).await {
+                    Ok(pushed) => {
+                        self.accepted += 1;
+                        self.viewers = pushed.viewers;
+                        return;
+                    }
+                    Err(error) => error.to_string(),
                 }
-                Err(error) => error.to_string(),
-            },
+            }
             Item::Refused(fault) => fault.to_string(),
         };
         tracing::debug!(%session, refused, "a picture of a stream was refused");

@@ -7,8 +7,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::to_the_end;
+use super::{push_one, to_the_end};
 use crate::{
+    auth::{Visitor, clients::Client},
     error::Error,
     hub::Hub,
     session::SessionId,
@@ -40,16 +41,17 @@ struct Pushed {
 )]
 pub async fn push(
     session: SessionId,
+    visitor: Visitor,
     hub: web::Data<Hub>,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
     hub.incoming().check()?;
-    let hub = hub.into_inner();
-    WebSocket::open(&request, payload, hub.max_image_bytes(), move |socket| serve(socket, session, hub))
+    let (hub, client) = (hub.into_inner(), visitor.client());
+    WebSocket::open(&request, payload, hub.max_image_bytes(), move |socket| serve(socket, session, hub, client))
 }
 
-async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
+async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>, client: Arc<Client>) {
     // What has come of pictures that are not complete, and the one that is being pushed.
     let mut share = hub.incoming().share();
     loop {
@@ -72,7 +74,7 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
         };
         let answer = match socket.digest(received).await {
             Input::Binary(picture) => match share.resize(picture.len()) {
-                Ok(()) => to_the_end(push_one(hub.clone(), session.clone(), picture)).await,
+                Ok(()) => to_the_end(push_picture(hub.clone(), client.clone(), session.clone(), picture)).await,
                 Err(busy) => Err(busy),
             },
             Input::TooLarge => Err(Error::TooLarge { limit: hub.max_image_bytes() }),
@@ -87,7 +89,7 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>) {
     }
 }
 
-async fn push_one(hub: Arc<Hub>, session: SessionId, picture: Bytes) -> Result<Pushed, Error> {
-    let pushed = hub.push(&session, picture, None, WayIn::WebSocket).await?;
+async fn push_picture(hub: Arc<Hub>, client: Arc<Client>, session: SessionId, picture: Bytes) -> Result<Pushed, Error> {
+    let pushed = push_one(&hub, &client, &session, picture, None, WayIn::WebSocket).await?;
     Ok(Pushed { seq: pushed.seq.0, viewers: pushed.viewers })
 }

@@ -9,6 +9,7 @@ mod keys;
 mod lanes;
 mod notices;
 mod value;
+mod vault;
 
 use std::{
     sync::{

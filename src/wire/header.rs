@@ -18,3 +18,6 @@ pub const FRAME_AGE_MS: HeaderName = HeaderName::from_static("x-frame-age-ms");
 pub const FRAMES_MISSED: HeaderName = HeaderName::from_static("x-frames-missed");
 /// Viewers of the session that was pushed to.
 pub const VIEWERS: HeaderName = HeaderName::from_static("x-viewers");
+
+/// The cookie of a login.
+pub const LOGIN_COOKIE: &str = "image_streamer_login";

@@ -7,13 +7,14 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["main"],
-    &["demo", "healthcheck"],
+    &["demo", "healthcheck", "user_command"],
     &["app"],
     &["http"],
-    &["ingest", "egress", "api"],
-    &["hub"],
+    &["ingest", "egress", "api", "account"],
+    &["ui", "edge"],
+    &["hub", "auth"],
     &["telemetry"],
     &["config"],
     &["store"],

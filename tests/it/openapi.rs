@@ -36,6 +36,9 @@ async fn check_description_against_routes(server: &Server) {
         "/healthz",
         "/readyz",
         "/metrics",
+        "/login",
+        "/logout",
+        "/link",
         "/openapi.json",
     ]
     .into();

@@ -3,6 +3,8 @@
 //! All keys of a session carry its id as their hash tag, so a session lives on one node of a Redis Cluster and one
 //! script may touch all of it. Session ids hold neither `{` nor `}`, so the tag is always the whole id.
 
+use uuid::Uuid;
+
 use crate::session::SessionId;
 
 /// In how many sorted sets the index of sessions is spread, so that a cluster spreads the work.
@@ -81,6 +83,14 @@ impl Keys<'_> {
 /// Sorted set: session ids, scored by the latest time at which the session can still exist, in Unix milliseconds.
 pub(super) fn index_shard(number: usize) -> String {
     format!("is:sessions:{{{number}}}")
+}
+
+/// String: what links and logins are signed with. It never expires.
+pub(super) const SECRET: &str = "is:secret";
+
+/// String: this login has been ended. It expires when the login would have.
+pub(super) fn ended_login(login: Uuid) -> String {
+    format!("is:ended:{}", login.simple())
 }
 
 /// The session that a channel tells of.

@@ -1,0 +1,191 @@
+//! Checking passwords: slow on purpose, so on a thread of its own that yields to all others.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Network, locked,
+    throttle::Throttle,
+    users::{User, Users},
+};
+use crate::error::Error;
+
+/// The longest password that is looked at, in bytes.
+const MAX_PASSWORD_BYTES: usize = 1024;
+/// Logins that may wait for their turn: at some 30 ms each, the last one waits for 2 s.
+const MAX_WAITING: usize = 64;
+/// When to come back where more wait.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// The lowest priority that Linux has: frames go before passwords.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 19;
+
+/// What is checked against where there is no such user: that takes as long as where there is one.
+type Nobody = String;
+
+/// A login to be checked.
+struct Job {
+    users: Arc<Users>,
+    name: String,
+    password: String,
+    address: Network,
+    answer: oneshot::Sender<Result<Arc<User>, Error>>,
+}
+
+/// The thread that checks passwords. It ends when this is dropped.
+pub struct Passwords {
+    jobs: SyncSender<Job>,
+    throttle: Arc<Mutex<Throttle>>,
+}
+
+impl Passwords {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there is none to be had, or no random number.
+    pub fn new() -> io::Result<Self> {
+        let throttle = Arc::new(Mutex::new(Throttle::new()));
+        let (jobs, waiting) = sync_channel(MAX_WAITING);
+        let nobody = hash("nobody has this").map_err(io::Error::other)?;
+        let shared = throttle.clone();
+        thread::Builder::new().name("passwords".into()).spawn(move || work(&waiting, &shared, &nobody))?;
+        Ok(Self { jobs, throttle })
+    }
+
+    /// The user of this name and password.
+    ///
+    /// # Errors
+    /// [`Error::BadCredentials`]; [`Error::TooManyLogins`] where there were too many failures of late, or where too many
+    /// logins wait.
+    pub async fn check(
+        &self,
+        users: &Arc<Users>,
+        name: &str,
+        password: &str,
+        address: Network,
+    ) -> Result<Arc<User>, Error> {
+        if name.len() > super::users::MAX_NAME_BYTES || password.len() > MAX_PASSWORD_BYTES {
+            return Err(Error::BadCredentials);
+        }
+        if let Some(known) = look_up(&self.throttle, users, name, password, address) {
+            return known;
+        }
+        let (answer, answered) = oneshot::channel();
+        let (name, password) = (name.to_owned(), password.to_owned());
+        let busy = Error::TooManyLogins { retry_after: BUSY_PAUSE };
+        if self.jobs.try_send(Job { users: users.clone(), name, password, address, answer }).is_err() {
+            return Err(busy);
+        }
+        answered.await.unwrap_or(Err(busy))
+    }
+}
+
+/// What can be said at once. It comes before the memory is asked: else whoever guesses would be told of every right guess.
+fn look_up(
+    throttle: &Mutex<Throttle>,
+    users: &Users,
+    name: &str,
+    password: &str,
+    address: Network,
+) -> Option<Result<Arc<User>, Error>> {
+    let now = Instant::now();
+    let mut throttle = locked(throttle);
+    if let Err(retry_after) = throttle.check(name, address, now) {
+        return Some(Err(Error::TooManyLogins { retry_after }));
+    }
+    let user = users.remembered(&users.pair(name, password))?;
+    if user.is_some() {
+        throttle.succeeded(name, address, now);
+    }
+    Some(user.ok_or(Error::BadCredentials))
+}
+
+fn work(waiting: &Receiver<Job>, throttle: &Mutex<Throttle>, nobody: &Nobody) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the thread that checks passwords keeps its priority");
+    }
+    while let Ok(Job { users, name, password, address, answer }) = waiting.recv() {
+        // Whoever asked may have gone, and the same may have been asked while it waited.
+        if answer.is_closed() {
+            continue;
+        }
+        if let Some(known) = look_up(throttle, &users, &name, &password, address) {
+            let _ = answer.send(known);
+            continue;
+        }
+        let user = users.get(&name);
+        let right = verify(&password, user.map_or(nobody, |user| &user.password));
+        let user = user.filter(|_| right).cloned();
+        users.remember(users.pair(&name, &password), user.clone());
+        let now = Instant::now();
+        match &user {
+            Some(_) => locked(throttle).succeeded(&name, address, now),
+            None => locked(throttle).failed(&name, address, now),
+        }
+        let _ = answer.send(user.ok_or(Error::BadCredentials));
+    }
+}
+
+fn verify(password: &str, hash: &str) -> bool {
+    let hash = PasswordHash::new(hash);
+    hash.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+}
+
+/// The hash of a password, as a PHC string: argon2id with 19 MiB and two passes, as OWASP recommends
+/// (<https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>).
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn hash(password: &str) -> Result<String, String> {
+    let hash: PasswordHash = Argon2::default().hash_password(password.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_hashed_once_and_unknown_users_cost_as_much_as_known_ones() {
+        let users = format!("[users.ann]\npassword = {:?}", hash("correct horse").unwrap());
+        let (users, passwords) = (Arc::new(Users::read(&users).unwrap()), Passwords::new().unwrap());
+        let timed = async |name: &str, password: &str| {
+            let address = Network::of([192, 0, 2, 1].into());
+            let (start, result) = (Instant::now(), passwords.check(&users, name, password, address).await);
+            (result.map(|user| user.name.clone()).map_err(|error| error.code()), start.elapsed())
+        };
+        let (first, hashed) = timed("ann", "correct horse").await;
+        let (again, remembered) = timed("ann", "correct horse").await;
+        assert_eq!((first, again), (Ok("ann".into()), Ok("ann".into())));
+        assert!(remembered < hashed / 10, "{remembered:?} after {hashed:?}");
+        let (wrong, known) = timed("ann", "wrong horse").await;
+        let (nobody, unknown) = timed("bob", "correct horse").await;
+        assert_eq!((wrong, nobody), (Err("bad_credentials"), Err("bad_credentials")));
+        assert!(unknown < known * 4 && known < unknown * 4, "{known:?} {unknown:?}");
+        // The same wrong password again is no new guess, and costs nothing.
+        for _ in 0..100 {
+            assert_eq!(timed("ann", "wrong horse").await.0, Err("bad_credentials"));
+        }
+        for number in 0..4 {
+            let _ = timed("ann", &format!("guess {number}")).await;
+        }
+        assert_eq!(timed("ann", "correct horse").await.0, Ok("ann".into()), "this address has logged in before");
+        let elsewhere = passwords.check(&users, "ann", "correct horse", Network::of([192, 0, 2, 2].into())).await;
+        assert_eq!(elsewhere.err().map(|error| error.code()), Some("too_many_logins"));
+        assert_eq!(timed("ann", &"x".repeat(MAX_PASSWORD_BYTES + 1)).await.0, Err("bad_credentials"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Who gets in: every route says what it [`Needs`], and [`admit`] holds everybody to it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix_web::{
+    Error as ActixError, FromRequest, HttpMessage, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    error::PayloadError,
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderMap, HeaderName},
+    },
+    middleware::Next,
+    web::{self, Bytes},
+};
+use futures_util::{StreamExt, stream};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::{
+    auth::{Auth, Credentials, Right, Visitor},
+    config::{Cors, Proxy, Sites},
+    edge::Edge,
+    error::Error,
+    session::SessionId,
+    wire::{header::LOGIN_COOKIE, query::Query},
+};
+
+/// What a route needs of whoever asks. Where there are no users, everybody has everything of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing, and no page of another site may ask for it: it begins or ends a login.
+    OwnPage,
+    /// To be somebody: the handler asks what may be done.
+    Somebody,
+    /// To be a user; a link is not enough.
+    User,
+    /// A right on the `{session}` of the path.
+    Right(Right),
+    /// To be an admin.
+    Admin,
+    /// To be an admin, or to have `METRICS_TOKEN`.
+    Metrics,
+}
+
+/// Characters of a path that would end it, or the parameter that it is put into.
+const IN_PARAMETER: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'>');
+
+/// Lets a request through to its handler if it may, and for as long as it may.
+///
+/// # Errors
+/// What the request lacks, or the service's own.
+pub async fn admit(
+    needs: Needs,
+    mut request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, ActixError> {
+    check_site(needs, &request)?;
+    let Some(auth) = request.app_data::<web::Data<Auth>>().cloned() else { return Err(Error::LoginNeeded.into()) };
+    if needs == Needs::OwnPage || (needs == Needs::Metrics && may_read_metrics(&auth, &request)) {
+        return next.call(request).await;
+    }
+    let visitor = match identify(needs, &auth, &request).await {
+        Ok(visitor) => visitor,
+        Err(error) if is_navigation(&request) && error.is_about_login() => return Ok(to_login(request)),
+        Err(error) => return Err(error.into()),
+    };
+    request.extensions_mut().insert(visitor.clone());
+    if !auth.has_users() {
+        return next.call(request).await;
+    }
+    let session = SessionId::extract(request.request()).await.ok();
+    let may = move |visitor: &Visitor| check(needs, visitor, session.as_ref()).is_ok();
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        // A body without an end.
+        let mut payload = request.take_payload();
+        let mut lost = Box::pin(visitor.clone().lost(may.clone()));
+        let chunks = stream::poll_fn(move |context| match lost.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
+            Poll::Pending => payload.poll_next_unpin(context),
+        });
+        request.set_payload(Payload::Stream { payload: Box::pin(chunks) });
+    }
+    let response = next.call(request).await?;
+    if !matches!(response.response().body().size(), BodySize::Stream) {
+        return Ok(response);
+    }
+    let lasting =
+        |body| BoxBody::new(Lasting { body, lost: Some(Box::new(move || Box::pin(visitor.lost(may)))), losing: None });
+    Ok(response.map_body(|_, body| lasting(body)))
+}
+
+/// The visitor, who has what is needed.
+async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest) -> Result<Visitor, Error> {
+    let edge = Edge::extract(request.request()).await.map_err(|never| match never {})?;
+    if let Some(anybody) = auth.anybody(edge.address) {
+        return Ok(anybody);
+    }
+    let query = Query::read(request.query_string());
+    let login = request.cookie(LOGIN_COOKIE);
+    let credentials = Credentials {
+        authorization: authorization(request.headers()),
+        login: login.as_ref().map(|cookie| cookie.value()),
+        token: query.get("token"),
+        address: edge.address,
+    };
+    let visitor = auth.visitor(&credentials).await?.ok_or(Error::LoginNeeded)?;
+    match needs {
+        Needs::Right(_) => check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?,
+        _ => check(needs, &visitor, None)?,
+    }
+    Ok(visitor)
+}
+
+fn check(needs: Needs, visitor: &Visitor, session: Option<&SessionId>) -> Result<(), Error> {
+    match needs {
+        Needs::OwnPage | Needs::Somebody => Ok(()),
+        Needs::User => visitor.must_be_user(),
+        Needs::Right(right) => visitor.may(right, session.ok_or(Error::BadSession)?),
+        Needs::Admin | Needs::Metrics => visitor.must_be_admin(),
+    }
+}
+
+/// An `Authorization` that is no text is one that nobody has.
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default())
+}
+
+fn may_read_metrics(auth: &Auth, request: &ServiceRequest) -> bool {
+    auth.metrics_are_open() || auth.is_for_metrics(authorization(request.headers()))
+}
+
+/// Refuses what pages of other sites may not do in a visitor's name, and what nobody's may (<https://fetch.spec.whatwg.org/>:
+/// browsers tell a page's origin with every request that writes, and with every WebSocket).
+fn check_site(needs: Needs, request: &ServiceRequest) -> Result<(), Error> {
+    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("null"));
+    let Some(sites) = request.app_data::<web::Data<Sites>>() else { return Ok(()) };
+    let is_socket = request.headers().contains_key(header::UPGRADE);
+    let changes = !request.method().is_safe() || needs == Needs::Right(Right::Take);
+    // What a browser adds by itself, whichever page asks.
+    let by_itself = request.headers().contains_key(header::COOKIE)
+        || authorization(request.headers())
+            .is_some_and(|text| text.get(..6).is_some_and(|it| it.eq_ignore_ascii_case("basic ")));
+    let guarded = match needs {
+        Needs::OwnPage => !request.method().is_safe(),
+        Needs::Right(Right::Command) => true,
+        _ => by_itself && (is_socket || changes),
+    };
+    let Some(origin) = header(header::ORIGIN) else {
+        // Pictures and links of other pages come without an origin.
+        let elsewhere = header(HeaderName::from_static("sec-fetch-site")) == Some("cross-site");
+        return match guarded && elsewhere {
+            true => Err(Error::CrossSite { origin: "another site".into() }),
+            false => Ok(()),
+        };
+    };
+    let is_own = match &sites.public_url {
+        Some(url) => origin.eq_ignore_ascii_case(url),
+        None => {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.zip(header(header::HOST)).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
+        }
+    };
+    let is_listed = matches!(&sites.cors, Cors::Only(origins) if origins.iter().any(|listed| listed == origin));
+    // What a socket says can be read by any page, whatever the answer's headers: here that is for us to refuse.
+    let unreadable = is_socket && sites.cors != Cors::Any;
+    if is_own || is_listed || !(guarded || unreadable) {
+        return Ok(());
+    }
+    Err(Error::CrossSite { origin: origin.to_owned() })
+}
+
+/// Whether a person has followed a link, so that a page is to come.
+fn is_navigation(request: &ServiceRequest) -> bool {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_page = match header(HeaderName::from_static("sec-fetch-mode")) {
+        Some(mode) => mode == "navigate",
+        None => header(header::ACCEPT).is_some_and(|accept| accept.starts_with("text/html")),
+    };
+    is_page && request.method() == Method::GET
+}
+
+/// Sends a person to the login page, and from there back.
+fn to_login(request: ServiceRequest) -> ServiceResponse<BoxBody> {
+    let edge = request.extensions().get::<Edge>().cloned();
+    let prefix = edge.map(|edge| edge.prefix).unwrap_or_default();
+    let here = without_token(request.path(), request.query_string());
+    // The path as it came begins with our own part of what stands before it.
+    let stripped = prefix.strip_suffix(request.app_data::<web::Data<Proxy>>().map_or("", |proxy| &proxy.base_path));
+    let next = format!("{}{here}", stripped.unwrap_or_default());
+    let location = format!("{prefix}/login?next={}", utf8_percent_encode(&next, IN_PARAMETER));
+    let response = HttpResponse::build(StatusCode::SEE_OTHER)
+        .insert_header((header::LOCATION, location))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .finish();
+    request.into_response(response)
+}
+
+/// A path and its query, without a link's token: it has just been of no use.
+fn without_token(path: &str, query: &str) -> String {
+    let rest: Vec<_> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("token=")).collect();
+    if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) }
+}
+
+type Losing = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A body without an end, until its visitor may no longer see it.
+struct Lasting {
+    body: BoxBody,
+    /// Made when the body first keeps us waiting: most are done before.
+    lost: Option<Box<dyn FnOnce() -> Losing>>,
+    losing: Option<Losing>,
+}
+
+impl MessageBody for Lasting {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        if let Some(losing) = &mut self.losing
+            && losing.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let next = Pin::new(&mut self.body).poll_next(context);
+        if next.is_pending()
+            && let Some(lost) = self.lost.take()
+        {
+            let mut losing = lost();
+            // It rings later: this is to be woken then.
+            if losing.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            self.losing = Some(losing);
+        }
+        next
+    }
+}

@@ -1,0 +1,67 @@
+//! [`Vault`]: what replicas share beside frames.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// Ended logins that are remembered in memory at most. Beyond that, those that would run out soonest are forgotten: nobody
+/// logs out so often, but somebody might try.
+const MAX_ENDED: usize = 1_000_000;
+
+/// What replicas share beside frames: the secret that they sign with, and which logins have been ended.
+#[async_trait]
+pub trait Vault: Send + Sync {
+    /// The secret: `candidate` where there was none before.
+    async fn secret(&self, candidate: &str) -> Result<String, Error>;
+
+    /// Ends a login, which would run out by itself after `life`.
+    async fn end_login(&self, login: Uuid, life: Duration) -> Result<(), Error>;
+
+    /// Whether a login has been ended.
+    async fn is_ended(&self, login: Uuid) -> Result<bool, Error>;
+}
+
+/// A vault for one process.
+#[derive(Default)]
+pub struct MemoryVault {
+    ended: Mutex<HashMap<Uuid, Instant>>,
+}
+
+impl MemoryVault {
+    fn ended(&self) -> MutexGuard<'_, HashMap<Uuid, Instant>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Vault for MemoryVault {
+    async fn secret(&self, candidate: &str) -> Result<String, Error> {
+        Ok(candidate.to_owned())
+    }
+
+    async fn end_login(&self, login: Uuid, life: Duration) -> Result<(), Error> {
+        let mut ended = self.ended();
+        if ended.len() >= MAX_ENDED {
+            let now = Instant::now();
+            ended.retain(|_, until| *until > now);
+        }
+        if ended.len() >= MAX_ENDED
+            && let Some(soonest) = ended.iter().min_by_key(|(_, until)| **until).map(|(login, _)| *login)
+        {
+            ended.remove(&soonest);
+        }
+        ended.insert(login, Instant::now() + life);
+        Ok(())
+    }
+
+    async fn is_ended(&self, login: Uuid) -> Result<bool, Error> {
+        Ok(self.ended().contains_key(&login))
+    }
+}
