@@ -44,7 +44,7 @@ pub struct LoginForm {
 )]
 pub async fn login_page(auth: web::Data<Auth>, edge: Edge, request: HttpRequest) -> HttpResponse {
     let login = request.cookie(LOGIN_COOKIE);
-    let login = login.as_ref().map(|cookie| cookie.value());
+    let login = login.as_ref().map(Cookie::value);
     let credentials = Credentials { authorization: None, login, token: None, address: edge.address };
     match auth.visitor(&credentials).await {
         Ok(Some(visitor)) => ui::logged_in_page(visitor.name().unwrap_or_default()),

@@ -39,7 +39,7 @@ struct Failures {
 impl Failures {
     /// What is left of the wait that follows the failures.
     fn wait(&self, free: u32, now: Instant) -> Option<Duration> {
-        let Some(over) = self.count.checked_sub(free) else { return None };
+        let over = self.count.checked_sub(free)?;
         let wait = Duration::from_secs(1 << over.min(6)).min(LONGEST_WAIT);
         (self.last + wait).checked_duration_since(now).filter(|left| !left.is_zero())
     }

@@ -8,6 +8,7 @@ use std::{
 use actix_web::{
     Error as ActixError, FromRequest, HttpMessage, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
+    cookie::Cookie,
     dev::{Payload, ServiceRequest, ServiceResponse},
     error::PayloadError,
     http::{
@@ -98,13 +99,14 @@ pub async fn admit(
 async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest) -> Result<Visitor, Error> {
     let edge = Edge::extract(request.request()).await.map_err(|never| match never {})?;
     if let Some(anybody) = auth.anybody(edge.address) {
-        return Ok(anybody);
+        // Here only the token helps.
+        return if needs == Needs::Metrics { Err(Error::BadCredentials) } else { Ok(anybody) };
     }
     let query = Query::read(request.query_string());
     let login = request.cookie(LOGIN_COOKIE);
     let credentials = Credentials {
         authorization: authorization(request.headers()),
-        login: login.as_ref().map(|cookie| cookie.value()),
+        login: login.as_ref().map(Cookie::value),
         token: query.get("token"),
         address: edge.address,
     };

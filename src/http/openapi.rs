@@ -3,9 +3,15 @@
 use std::sync::LazyLock;
 
 use actix_web::HttpResponse;
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 
-use crate::{account, api, egress, ingest};
+use crate::{account, api, egress, ingest, wire::header::LOGIN_COOKIE};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -48,8 +54,65 @@ use crate::{account, api, egress, ingest};
         (name = "health", description = "For probes"),
         (name = "meta", description = "About this interface"),
     ),
+    modifiers(&Access),
 )]
 pub struct Description;
+
+/// What each operation needs where there are users: a right on its session, or `user`, `admin`, or anybody who is `somebody`.
+/// Those that are not here need nothing. `tests/it/access.rs` holds the routes to it.
+const NEEDED: [(&str, &str); 17] = [
+    ("newSession", "user"),
+    ("removeSession", "admin"),
+    ("takeImage", "take"),
+    ("peekImage", "take"),
+    ("pushImage", "publish"),
+    ("putImage", "publish"),
+    ("pushImageForm", "publish"),
+    ("watchStream", "view"),
+    ("peekStream", "view"),
+    ("pushStream", "publish"),
+    ("snapshot", "view"),
+    ("nextFrame", "view"),
+    ("viewWebSocket", "somebody"),
+    ("pushWebSocket", "publish"),
+    ("stats", "somebody"),
+    ("metrics", "admin"),
+    ("newLink", "user"),
+];
+
+/// Tells of each operation what it needs, and how that is shown.
+struct Access;
+
+impl Modify for Access {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let components = description.components.get_or_insert_default();
+        let http = |scheme| SecurityScheme::Http(Http::new(scheme));
+        components.add_security_scheme("basic", http(HttpAuthScheme::Basic));
+        components.add_security_scheme("key", http(HttpAuthScheme::Bearer));
+        components.add_security_scheme("login", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(LOGIN_COOKIE))));
+        components.add_security_scheme("link", SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new("token"))));
+        for item in description.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.head, &mut item.post, &mut item.put, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let id = operation.operation_id.as_deref();
+                let Some((_, scope)) = NEEDED.iter().find(|(needing, _)| Some(*needing) == id) else { continue };
+                let by_link = !matches!(*scope, "user" | "admin");
+                let schemes = ["basic", "key", "login"].into_iter().chain(by_link.then_some("link"));
+                operation.security =
+                    Some(schemes.map(|scheme| SecurityRequirement::new(scheme, [scope.to_owned()])).collect());
+                let refused = [
+                    ("401", "where there are users: not logged in, or with wrong credentials"),
+                    ("403", "the right is missing, or a page of another site asked"),
+                    ("429", "more than one client may do, or too many failed logins: see Retry-After"),
+                ];
+                for (status, what) in refused {
+                    let response = ResponseBuilder::new().description(what).build();
+                    operation.responses.responses.entry(status.to_owned()).or_insert(response.into());
+                }
+            }
+        }
+    }
+}
 
 static JSON: LazyLock<String> = LazyLock::new(|| Description::openapi().to_json().unwrap_or_default());
 

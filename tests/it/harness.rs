@@ -7,6 +7,7 @@ pub mod process;
 pub mod python;
 pub mod redis;
 pub mod server;
+pub mod users;
 pub mod viewer;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 pub use self::{
     redis::RedisServer,
     server::{Answer, Server},
+    users::UsersFile,
     viewer::Viewer,
 };
 

@@ -9,18 +9,24 @@
     reason = "this is all test code: what cannot go on fails, in helpers as in tests"
 )]
 
+mod access;
 mod bad_input;
 mod browser;
 mod caps;
 mod command_line;
 mod cors;
+mod cross_site;
 mod cursor;
+mod edge;
 mod expiry;
 mod harness;
 mod layers;
+mod links;
 mod live;
 mod live_programs;
 mod live_replicas;
+mod login_browser;
+mod logins;
 mod memory;
 mod metrics;
 mod openapi;
@@ -32,9 +38,11 @@ mod readers;
 mod readme;
 mod redis_url;
 mod replicas;
+mod secrets;
 mod sessions;
 mod shutdown;
 mod snapshot;
 mod store;
 mod tester;
+mod users;
 mod websockets;

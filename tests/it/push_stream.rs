@@ -62,6 +62,16 @@ async fn has_frames(server: &Server, session: &str, count: u64) {
     .await;
 }
 
+/// Waits until every server has been told of the session's one viewer.
+async fn is_watched(server: &Server, session: &str) {
+    until(SOON, "the viewer counts", || async {
+        let stats = server.get("/stats").await.json();
+        let found = stats["sessions"].as_array().unwrap().iter().any(|it| it["id"] == session && it["viewers"] == 1);
+        found.then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn each_picture_is_a_frame_as_soon_as_it_is_whole_whatever_the_form_of_the_stream() {
     for backend in Backend::all().await {
@@ -78,6 +88,9 @@ async fn each_picture_is_a_frame_as_soon_as_it_is_whole_whatever_the_form_of_the
             push.send(first.to_vec());
             let expected = if session == "png" { PHOTO_PNG } else { PHOTO_JPEG };
             for (count, picture) in (1..).zip(&pictures) {
+                if count == 3 {
+                    is_watched(&server, session).await;
+                }
                 let (some, rest) = picture.split_at(picture.len() / 2);
                 push.send(some.to_vec());
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -42,6 +42,8 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--no-proxy-server",
+            // A name that is not this machine's for the browser: it then takes a plain connection for what it is.
+            "--host-resolver-rules=MAP cams.test 127.0.0.1",
             "--window-size=1000,700",
             &format!("--user-data-dir={}", profile.path().display()),
         ];

@@ -8,6 +8,7 @@ use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
     multipart::{Form, Part},
+    redirect::Policy,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -41,7 +42,7 @@ impl Server {
         let mut process = Process::start(command(arguments, variables));
         let line = process.line_with("listening on http://").await;
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next()?.trim().parse().ok());
-        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build().unwrap();
+        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().redirect(Policy::none()).build().unwrap();
         Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")), client }
     }
 
