@@ -181,7 +181,12 @@ async fn read<T: FromRequest>(request: &HttpRequest, payload: web::Payload) -> R
 /// The login page again, and why. Without a challenge: a browser would show its own form.
 fn login_failed(error: &Error) -> HttpResponse {
     let answer = error.error_response();
-    let mut page = ui::login_page(answer.status(), Some(&error.to_string()));
+    let message = match error {
+        Error::BadCredentials => "That name or password is wrong.",
+        Error::TooManyLogins { .. } => "Too many attempts have failed. Wait a minute, then try again.",
+        _ => "That did not work. Try again.",
+    };
+    let mut page = ui::login_page(answer.status(), Some(message));
     if let Some(pause) = answer.headers().get(header::RETRY_AFTER) {
         page.headers_mut().insert(header::RETRY_AFTER, pause.clone());
     }

@@ -18,11 +18,15 @@ pub(super) const VARIABLES: &[Variable] = &[
         "what links and logins are signed with, 32 characters or more, the same on all replicas; unset: one kept in Redis, in memory a new one at each start",
     ),
     ("METRICS_TOKEN", "unset", "bearer token with which /metrics can be read"),
-    ("MAX_CLIENT_PUSH_RATE", "10000", "pictures that one user or address may push a second; 0: any number; 429 beyond"),
+    (
+        "MAX_CLIENT_PUSH_RATE",
+        "100000",
+        "pictures that one user or address may push a second; 0: any number; 429 beyond",
+    ),
     ("MAX_CLIENT_VIEWERS", "10000", "sessions that one user or address may watch at once; 0: any number; 429 beyond"),
     (
         "MAX_CLIENT_SESSIONS",
-        "10000",
+        "100000",
         "sessions that one user or address may push to within EXPIRE; 0: any number; 429 beyond",
     ),
 ];
@@ -91,15 +95,14 @@ impl Access {
         let is_sendable = |text: &str| !text.contains(' ') && HeaderValue::from_str(text).is_ok();
         let allowed = "visible ASCII characters without blanks, as `openssl rand -hex 32` makes them";
         let metrics_token = faults.secret("METRICS_TOKEN", env.metrics_token.as_ref(), allowed, is_sendable);
-        let mut limit = |variable, text: &Option<String>| {
-            faults.read(variable, text.as_ref(), 10_000_u32, "a whole number from 0 to 4294967295", |text| {
-                text.parse().ok()
-            })
+        let mut limit = |variable, text: &Option<String>, default: u32| {
+            faults
+                .read(variable, text.as_ref(), default, "a whole number from 0 to 4294967295", |text| text.parse().ok())
         };
         let limits = ClientLimits {
-            push_rate: limit("MAX_CLIENT_PUSH_RATE", &env.max_client_push_rate),
-            viewers: limit("MAX_CLIENT_VIEWERS", &env.max_client_viewers) as usize,
-            sessions: limit("MAX_CLIENT_SESSIONS", &env.max_client_sessions) as usize,
+            push_rate: limit("MAX_CLIENT_PUSH_RATE", &env.max_client_push_rate, 100_000),
+            viewers: limit("MAX_CLIENT_VIEWERS", &env.max_client_viewers, 10_000) as usize,
+            sessions: limit("MAX_CLIENT_SESSIONS", &env.max_client_sessions, 100_000) as usize,
         };
         Self { users_file, secret_key, metrics_token, limits }
     }

@@ -53,7 +53,7 @@ async fn a_person_logs_in_is_remembered_sees_what_a_link_shows_and_logs_out() {
             browser.screenshot("login").await;
         }
         fill_in(&browser, "wrong", false).await;
-        until(SOON, "it says so", || async { text(&browser).await.contains("is wrong").then_some(()) }).await;
+        until(SOON, "it says so", || async { text(&browser).await.contains("password is wrong").then_some(()) }).await;
         browser.screenshot("login-wrong").await;
         fill_in(&browser, PASSWORD, true).await;
         arrives(&browser, "/snapshot/cam?x=1").await;
