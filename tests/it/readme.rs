@@ -162,3 +162,36 @@ async fn the_clients_commands_push_watch_and_record() {
     assert!(!directory.join("picture0011.jpg").exists(), "each frame once");
     assert!(fs::metadata(directory.join("recording.mkv")).unwrap().len() > 10_000);
 }
+
+#[tokio::test]
+async fn the_commands_about_access_make_users_and_let_them_in() {
+    const ACCESS: &str = include_str!("../../docs/ACCESS.md");
+    drop((program("curl", "curl"), program("ffmpeg", "ffmpeg")));
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("picture.jpg"), PHOTO_JPEG).unwrap();
+    let binaries = Path::new(env!("CARGO_BIN_EXE_image-streamer")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let users = directory.path().join("users.toml");
+    let bash = async |commands: &str, server: &str| {
+        let mut command = tokio::process::Command::new("bash");
+        command.args(["-e", "-c", commands]).current_dir(directory.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command.env("PATH", &path).env("SERVER", server).env("USERS_FILE", &users).env("no_proxy", "*");
+        let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("it ends").unwrap();
+        assert!(output.status.success(), "{commands}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let [add, basic, key, login, link] = blocks(ACCESS, "sh").try_into().expect("five blocks");
+    let list = bash(add, "").await;
+    assert!(list.contains("ann") && list.contains("root@example.org  yes"), "{list}");
+    let server = Backend::Memory.server(&[("USERS_FILE", users.to_str().unwrap())]).await;
+    let address = server.url("");
+    bash(basic, &address).await;
+    assert!(image::open(directory.path().join("copy.png")).is_ok());
+    bash(key, &address).await;
+    let stats = bash(login, &address).await;
+    assert!(stats.contains(r#""numImages":2"#), "{stats}");
+    let link: serde_json::Value = serde_json::from_str(&bash(link, &address).await).unwrap();
+    assert!(server.get(link["url"].as_str().unwrap()).await.body == PHOTO_JPEG);
+    let ended = bash("curl --cookie jar \"$SERVER/stats\"", &address).await;
+    assert!(ended.contains("login_needed"), "{ended}");
+}
