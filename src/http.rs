@@ -19,7 +19,7 @@ use actix_web::{
 
 pub use self::refusal::{DRAIN_TIME, bound_unread};
 use crate::{
-    api, config, egress, ingest,
+    acme, api, config, egress, ingest,
     wire::header::{FRAME_AGE_MS, FRAME_SEQ, FRAME_TIMESTAMP, FRAMES_MISSED, NO_DATA, QUEUE_LENGTH, VIEWERS},
 };
 
@@ -77,6 +77,7 @@ pub fn routes(app: &mut ServiceConfig) {
         .service(at("/healthz", "GET, HEAD").route(get().to(api::healthz)).route(head().to(api::healthz)))
         .service(at("/readyz", "GET, HEAD").route(get().to(api::readyz)).route(head().to(api::readyz)))
         .service(at("/openapi.json", "GET, HEAD").route(get().to(openapi::serve)).route(head().to(openapi::serve)))
+        .service(at(acme::CHALLENGES, "GET, HEAD").route(get().to(acme::challenge)).route(head().to(acme::challenge)))
         .default_service(web::to(error::no_route));
 }
 

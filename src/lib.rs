@@ -10,8 +10,9 @@
 //! |---|---|
 //! | [`demo`], [`healthcheck`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
+//! | [`redirect`], [`tls`] | plain HTTP sent to HTTPS; certificate and handshakes |
 //! | [`http`] | every route on one page, errors as answers |
-//! | [`ingest`], [`egress`], [`api`] | the handlers: ways in, ways out, everything else |
+//! | [`ingest`], [`egress`], [`api`], [`acme`] | the handlers: ways in, ways out, everything else, challenges |
 //! | [`hub`] | what all ways in and out share |
 //! | [`telemetry`] | logging and metrics |
 //! | [`config`] | what can be set |
@@ -21,6 +22,7 @@
 //! | [`reload`] | what is read from files, again when they change |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
+pub mod acme;
 pub mod api;
 pub mod app;
 pub mod config;
@@ -34,9 +36,11 @@ pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod placeholder;
+pub mod redirect;
 pub mod reload;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod websocket;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use actix_web::HttpResponse;
 use utoipa::OpenApi;
 
-use crate::{api, egress, ingest};
+use crate::{acme, api, egress, ingest};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -35,6 +35,7 @@ use crate::{api, egress, ingest};
         ingest::stream::push,
         ingest::websocket::push,
         serve,
+        acme::challenge,
     ),
     tags(
         (name = "queue", description = "Push a picture, take the next one"),

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["main"],
     &["demo", "healthcheck"],
     &["app"],
+    &["redirect", "tls"],
     &["http"],
-    &["ingest", "egress", "api"],
+    &["ingest", "egress", "api", "acme"],
     &["hub"],
     &["telemetry"],
     &["config"],
