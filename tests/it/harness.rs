@@ -7,6 +7,7 @@ pub mod process;
 pub mod python;
 pub mod redis;
 pub mod server;
+pub mod tls;
 pub mod viewer;
 
 use std::{
