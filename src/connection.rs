@@ -408,11 +408,16 @@ impl<T: Socket> AsyncRead for Connection<T> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
-            return match this.congested.is_some() || this.streams {
-                true => Poll::Pending,
-                false => this.read.poll_quiet(this.read.last.max(this.sent.last), QUIET_TIMEOUT, cx).map(Err),
-            };
+        match Pin::new(&mut this.io).poll_read(cx, buffer) {
+            Poll::Pending if this.congested.is_some() || this.streams => return Poll::Pending,
+            Poll::Pending => {
+                let since = this.read.last.max(this.sent.last);
+                return this.read.poll_quiet(since, QUIET_TIMEOUT, cx).map(Err);
+            }
+            // TLS takes it for a fault that a client ends without a farewell, as many do. To HTTP it is an end like any
+            // other: it tells by itself whether everything has come.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Poll::Ready(read) => read?,
         }
         this.read.last = Instant::now();
         if allowed < usize::MAX {

@@ -37,4 +37,5 @@ mod shutdown;
 mod snapshot;
 mod store;
 mod tester;
+mod tls;
 mod websockets;

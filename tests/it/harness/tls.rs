@@ -127,7 +127,7 @@ impl CertificateFiles {
 #[derive(Clone)]
 pub struct Trust {
     pub name: String,
-    roots: RootCertStore,
+    pub roots: RootCertStore,
 }
 
 impl Trust {
