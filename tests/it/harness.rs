@@ -1,5 +1,6 @@
 //! What the tests are written in: servers, Redis, pictures, and waiting without sleeping.
 
+pub mod acme;
 pub mod browser;
 pub mod nginx;
 pub mod picture;

@@ -9,6 +9,7 @@
     reason = "this is all test code: what cannot go on fails, in helpers as in tests"
 )]
 
+mod acme;
 mod bad_input;
 mod browser;
 mod caps;
