@@ -578,7 +578,7 @@ mod tests {
             let mut got = [0; 5];
             let reading = client.read_exact(&mut got);
             let (flushed, read) = tokio::join!(connection.flush(), reading);
-            (flushed.unwrap(), read.unwrap());
+            flushed.and(read).unwrap();
             outlet.sent().await;
             assert_eq!(&got, b"12345");
         }
@@ -594,7 +594,7 @@ mod tests {
         outlet.send([Bytes::from_static(b"picture"), Bytes::new(), Bytes::new()]);
         let mut got = [0; 15];
         let (flushed, read) = tokio::join!(connection.flush(), client.read_exact(&mut got));
-        (flushed.unwrap(), read.unwrap());
+        flushed.and(read).unwrap();
         assert_eq!(&got, b"head onepicture");
     }
 
