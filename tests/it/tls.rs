@@ -329,6 +329,27 @@ async fn handshakes_that_stall_are_cut_off_after_10_s_and_delay_nobody() {
 }
 
 #[tokio::test]
+async fn clients_that_handshake_badly_do_not_fill_the_log() {
+    let server = CertificateFiles::new().server(&[]).await;
+    // Many cameras name an address where a name belongs.
+    let with_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let name = with_length(&[b"\0", &with_length(b"127.0.0.1")[..]].concat());
+    let extensions = with_length(&[b"\0\0", &with_length(&name)[..]].concat());
+    let hello = [b"\x03\x03", &[7; 32][..], b"\0\0\x02\x13\x01\x01\0", &extensions].concat();
+    let handshake = [b"\x01\0", &with_length(&hello)[..]].concat();
+    let record = [b"\x16\x03\x01", &with_length(&handshake)[..]].concat();
+    for bytes in [&record[..], b"\x16\x03\x01\0\x05hello", b"\x16"] {
+        let mut socket = server.connect().await;
+        socket.write_all(bytes).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let _ = timeout(SOON, socket.read_to_end(&mut Vec::new())).await.expect("the connection is closed");
+    }
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.into_process().ended_within(SOON).await;
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test]
 async fn a_handshake_under_way_does_not_hold_the_end_up() {
     let server = CertificateFiles::new().server(&[]).await;
     let mut stalled = [server.connect().await, server.connect().await];
