@@ -64,7 +64,7 @@ fn stores(criterion: &mut Criterion) {
     let redis = Redis::start();
     let session: SessionId = "bench".parse().expect("an id");
     let (memory, on_redis) = runtime.block_on(async {
-        (MemoryStore::new(LIMITS, 4 << 30), RedisStore::new(&redis.url, LIMITS, 4).expect("a URL"))
+        (MemoryStore::new(LIMITS, 4 << 30), RedisStore::new(&redis.url, None, LIMITS, 4).expect("a URL"))
     });
     let backends: [(&str, &dyn FrameStore); 2] = [("memory", &memory), ("redis", &on_redis)];
     for (name, store) in backends {

@@ -1,4 +1,4 @@
-//! [`App`]: opens the store, binds the listener, owns the background tasks, and winds everything up.
+//! [`App`]: opens the store, binds the listeners, owns the background tasks, and winds everything up.
 
 use std::{
     io,
@@ -7,23 +7,29 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, error::DispatchError};
+use actix_http::{HttpService, Request, body::MessageBody, error::DispatchError};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::{App as HttpApp, dev::AppConfig, middleware, web};
+use actix_web::{
+    App as HttpApp,
+    dev::{AppConfig, ServiceResponse},
+    middleware, web,
+};
 use anyhow::Context;
 #[cfg(target_os = "linux")]
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme,
     auth::Auth,
     config::{Config, Proxy, Sites},
-    connection::Connection,
+    connection::{Connection, Socket},
     edge::{self, Hsts},
     http,
     hub::{Hub, LiveSettings, NoData},
-    placeholder,
+    placeholder, redirect,
     store::{
         FrameStore,
         memory::MemoryStore,
@@ -31,6 +37,7 @@ use crate::{
         vault::{MemoryVault, Vault},
     },
     telemetry::{self, metrics::Metrics},
+    tls::Https,
 };
 
 /// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
@@ -50,40 +57,44 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 pub struct App {
     server: Server,
     address: SocketAddr,
+    /// Whether that speaks HTTPS.
+    encrypted: bool,
+    /// Where plain HTTP is sent to HTTPS.
+    redirecting: Option<SocketAddr>,
     hub: web::Data<Hub>,
     closing: CancellationToken,
 }
 
 impl App {
-    /// Opens the store and binds the listener. Redis need not be there yet.
+    /// Opens the store, reads the certificate and binds the listeners. Redis need not be there yet.
     ///
     /// # Errors
-    /// When the address cannot be bound or the No Data picture not be drawn.
+    /// When an address cannot be bound, the certificate makes no sense or the No Data picture cannot be drawn.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         telemetry::init(&config.log);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
         let workers = config.listen.workers;
+        let https = config.tls.files.as_ref().map(|files| Https::new(files, &config.tls)).transpose()?;
+        let limits = config.store.limits;
         let (store, vault): (Arc<dyn FrameStore>, Arc<dyn Vault>) = match &config.store.redis_url {
             Some(url) => {
                 // The main thread uses the store too.
-                let store = Arc::new(RedisStore::new(url, config.store.limits, workers + 1).context("REDIS_URL")?);
+                let store = RedisStore::new(url, config.store.redis_ca.as_deref(), limits, workers + 1);
+                let store = Arc::new(store.context("REDIS_URL and REDIS_CA_FILE")?);
                 (store.clone(), store)
             }
-            None => {
-                let store = MemoryStore::new(config.store.limits, config.store.max_memory);
-                (Arc::new(store), Arc::new(MemoryVault::default()))
-            }
+            None => (Arc::new(MemoryStore::new(limits, config.store.max_memory)), Arc::new(MemoryVault::default())),
         };
-        let auth = Auth::new(&config.access, vault, config.store.limits.ttl)?;
+        let auth = Auth::new(&config.access, vault, limits.ttl)?;
         let closing = CancellationToken::new();
         let pictures = config.pictures.clone();
         let (size, format) = (pictures.nodata_size, pictures.carried.placeholder_format());
         let bytes = tokio::task::spawn_blocking(move || placeholder::draw("No Data", "", size, format)).await??;
         let no_data = NoData { bytes, format };
         let metrics = Metrics::new().context("metrics")?;
-        let (stale_after, max_sessions) = (config.live.stale_after, config.store.limits.max_sessions);
+        let (stale_after, max_sessions) = (config.live.stale_after, limits.max_sessions);
         let live = LiveSettings { stale_after, max_sessions };
         let hub = Hub::new(store, pictures.carried, no_data, config.intake, live, metrics, closing.clone());
         let hub = web::Data::new(hub);
@@ -91,22 +102,48 @@ impl App {
         let listener = listen(SocketAddr::new(config.listen.ip, config.listen.port))?;
         let address = listener.local_addr()?;
         let builder = Server::build().workers(workers).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
-        let site = Site {
+        let stopping = builder.graceful_shutdown_signal();
+        let webroot = web::Data::new(acme::Webroot(config.tls.acme_webroot.clone()));
+        let main = Site {
             hub: hub.clone(),
             auth: web::Data::new(auth),
             sites: web::Data::new(config.sites.clone()),
             proxy: web::Data::new(config.proxy.clone()),
             hsts: web::Data::new(Hsts(config.tls.hsts_seconds)),
+            webroot: webroot.clone(),
         };
-        let stopping = builder.graceful_shutdown_signal();
-        let server = builder.listen("http", listener, move || http_over_tcp(site.clone(), stopping.clone()))?.run();
-        Ok(Self { server, address, hub, closing })
+        let encrypted = https.is_some();
+        let signal = stopping.clone();
+        let mut builder = match https {
+            None => builder
+                .listen("http", listener, move || tcp().and_then(over_http(main.clone().app(), signal.clone())))?,
+            Some(https) => builder.listen("https", listener, move || {
+                tls(&https, signal.clone()).and_then(over_http(main.clone().app(), signal.clone()))
+            })?,
+        };
+        let mut redirecting = None;
+        if let Some(port) = config.tls.redirect_port {
+            let listener = listen(SocketAddr::new(config.listen.ip, port)).context("HTTP_REDIRECT_PORT")?;
+            redirecting = Some(listener.local_addr()?);
+            let target = redirect::Target::new(config.sites.public_url.as_deref(), address.port());
+            let target = web::Data::new(target);
+            builder = builder.listen("redirect", listener, move || {
+                tcp().and_then(over_http(redirecting_app(target.clone(), webroot.clone()), stopping.clone()))
+            })?;
+        }
+        Ok(Self { server: builder.run(), address, encrypted, redirecting, hub, closing })
     }
 
     /// The address that was bound; its port is the real one where 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What visitors' addresses begin with: `https` or `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.encrypted { "https" } else { "http" }
     }
 
     /// What the routes work on.
@@ -128,20 +165,13 @@ impl App {
             closing.cancel();
             handle.stop(true).await;
         };
-        tracing::info!("listening on http://{}", self.address);
+        tracing::info!("listening on {}://{}", self.scheme(), self.address);
+        if let Some(address) = self.redirecting {
+            tracing::info!("redirecting http://{address} to https");
+        }
         let (served, ()) = tokio::join!(self.server, until_shutdown);
         served
     }
-}
-
-/// What handlers work with.
-#[derive(Clone)]
-struct Site {
-    hub: web::Data<Hub>,
-    auth: web::Data<Auth>,
-    sites: web::Data<Sites>,
-    proxy: web::Data<Proxy>,
-    hsts: web::Data<Hsts>,
 }
 
 /// Binds a listener.
@@ -156,28 +186,86 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bind().with_context(|| format!("cannot listen on {} port {}", address.ip(), address.port()))
 }
 
-/// What a worker does with each connection: HTTP/1 with every route, over a [`Connection`], so that pictures go past the
-/// HTTP layer's buffer.
-fn http_over_tcp(
-    site: Site,
-    stopping: GracefulShutdownSignal,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
-    let cors = http::cors(&site.sites.cors);
-    let base_path = site.proxy.base_path.clone();
-    let app = HttpApp::new()
-        .app_data(site.hub)
-        .app_data(site.auth)
-        .app_data(site.sites)
-        .app_data(site.proxy)
-        .app_data(site.hsts)
-        .configure(|app| http::routes_below(&base_path, app))
-        .wrap(cors)
-        .wrap(middleware::from_fn(http::error::refused_preflight))
+/// What the main port serves.
+#[derive(Clone)]
+struct Site {
+    hub: web::Data<Hub>,
+    auth: web::Data<Auth>,
+    sites: web::Data<Sites>,
+    proxy: web::Data<Proxy>,
+    hsts: web::Data<Hsts>,
+    webroot: web::Data<acme::Webroot>,
+}
+
+impl Site {
+    /// Every route, and what is around them all.
+    fn app(
+        self,
+    ) -> impl ServiceFactory<
+        Request,
+        Config = AppConfig,
+        Response = ServiceResponse<impl MessageBody + 'static>,
+        Error = actix_web::Error,
+        InitError = (),
+    > {
+        let cors = http::cors(&self.sites.cors);
+        let base_path = self.proxy.base_path.clone();
+        HttpApp::new()
+            .app_data(self.hub)
+            .app_data(self.auth)
+            .app_data(self.sites)
+            .app_data(self.proxy)
+            .app_data(self.hsts)
+            .app_data(self.webroot)
+            .configure(|app| http::routes_below(&base_path, app))
+            .wrap(cors)
+            .wrap(middleware::from_fn(http::error::refused_preflight))
+            .wrap(middleware::from_fn(http::bound_unread))
+            .wrap(middleware::from_fn(edge::look))
+            .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
+            .into_factory()
+    }
+}
+
+/// What the port serves that sends plain HTTP to HTTPS.
+fn redirecting_app(
+    target: web::Data<redirect::Target>,
+    webroot: web::Data<acme::Webroot>,
+) -> impl ServiceFactory<
+    Request,
+    Config = AppConfig,
+    Response = ServiceResponse<impl MessageBody + 'static>,
+    Error = actix_web::Error,
+    InitError = (),
+> {
+    HttpApp::new()
+        .app_data(target)
+        .app_data(webroot)
+        .configure(redirect::routes)
         .wrap(middleware::from_fn(http::bound_unread))
-        .wrap(middleware::from_fn(edge::look))
-        .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")));
-    let app = app.into_factory().map_err(|error| error.error_response());
-    let http = HttpService::build()
+        .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
+        .into_factory()
+}
+
+/// What a worker does with each connection, once it is a byte stream: HTTP/1 over a [`Connection`], so that pictures go past
+/// the HTTP layer's buffer.
+fn over_http<T, S, B>(
+    app: S,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<Accepted<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
+where
+    T: Socket + 'static,
+    S: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
+    let app = app.map_err(|error| error.error_response());
+    HttpService::build()
         .graceful_shutdown_signal(move || {
             let stopping = stopping.clone();
             async move { stopping.notified().await }
@@ -188,16 +276,55 @@ fn http_over_tcp(
         .h1_write_buffer_size(WRITE_BUFFER_BYTES)
         // A client that has closed its side is gone: what waits on its behalf must not take a frame for it.
         .h1_allow_half_closed(false)
-        .on_connect_ext(|connection: &Connection<TcpStream>, data| {
+        .on_connect_ext(|connection: &Connection<T>, data| {
             data.insert(connection.outlet());
             data.insert(connection.inlet());
+            data.insert(connection.encrypted());
         })
-        .h1(map_config(app, |()| AppConfig::default()));
-    fn_service(|stream: TcpStream| async {
-        // Both fail only where the client has already gone.
-        stream.set_nodelay(true).ok();
-        let peer = stream.peer_addr().ok();
+        .h1(map_config(app, |()| AppConfig::default()))
+}
+
+/// A connection that can carry HTTP, and whose it is.
+type Accepted<T> = (Connection<T>, Option<SocketAddr>);
+
+/// A connection as it comes.
+fn tcp()
+-> impl ServiceFactory<TcpStream, Config = (), Response = Accepted<TcpStream>, Error = DispatchError, InitError = ()> {
+    fn_service(async |stream: TcpStream| {
+        let peer = prepare(&stream);
         Ok((Connection::new(stream), peer))
     })
-    .and_then(http)
+}
+
+/// A connection as it comes, encrypted. Each has a task of its own, so none waits for another's handshake.
+fn tls(
+    https: &Https,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = Accepted<TlsStream<TcpStream>>,
+    Error = DispatchError,
+    InitError = (),
+> + use<> {
+    let handshakes = https.for_worker();
+    fn_service(move |stream: TcpStream| {
+        let (handshakes, stopping) = (handshakes.clone(), stopping.clone());
+        async move {
+            let peer = prepare(&stream);
+            let accepted = tokio::select! {
+                accepted = handshakes.accept(stream) => accepted,
+                // It has not asked for anything yet.
+                () = stopping.notified() => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            let stream = accepted.inspect_err(|error| tracing::debug!(?peer, %error, "no TLS handshake"))?;
+            Ok((Connection::new(stream), peer))
+        }
+    })
+}
+
+/// Sets what every connection has, and tells whose it is. Both fail only where the client has already gone.
+fn prepare(stream: &TcpStream) -> Option<SocketAddr> {
+    stream.set_nodelay(true).ok();
+    stream.peer_addr().ok()
 }

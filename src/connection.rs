@@ -7,6 +7,9 @@
 //! has a second entrance: a body hands its pieces there and stays pending until the socket has taken them. What the HTTP
 //! layer itself has written before, the head, goes first and in the same system call.
 //!
+//! Over TLS the pieces are encrypted into a small buffer on the way, and a body stays pending until that too is empty: what
+//! is sent has always been taken by the network.
+//!
 //! **The [`Inlet`]** bounds how much more is read from a client whose request has been refused.
 //!
 //! **[`QUIET_TIMEOUT`]** ends a connection that has come to a standstill, whatever the HTTP layer waits for. An answer that
@@ -33,6 +36,7 @@ use tokio::{
     net::TcpStream,
     time::{Duration, Instant, Sleep, sleep_until, timeout},
 };
+use tokio_rustls::server::TlsStream;
 
 use crate::error::Error;
 
@@ -60,8 +64,15 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// See [`KEEPALIVE_IDLE`].
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// Whether a connection is encrypted by this process. Handlers find it with `HttpRequest::conn_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encrypted(pub bool);
+
 /// What is below a [`Connection`].
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// Whether it speaks TLS.
+    const ENCRYPTED: bool = false;
+
     /// An answer begins that goes on for ever.
     fn begin_stream(&self) {}
 }
@@ -80,6 +91,14 @@ impl Socket for TcpStream {
     }
 }
 
+impl<T: Socket> Socket for TlsStream<T> {
+    const ENCRYPTED: bool = true;
+
+    fn begin_stream(&self) {
+        self.get_ref().0.begin_stream();
+    }
+}
+
 /// The second entrance of one connection.
 #[derive(Clone, Default)]
 pub struct Outlet(Rc<RefCell<Waiting>>);
@@ -92,6 +111,8 @@ struct Waiting {
     left: usize,
     /// Whether the socket has taken everything that the HTTP layer wrote before the pieces were handed over.
     begun: bool,
+    /// Whether the socket has taken all pieces, but may hold them back: it is to be flushed.
+    held_back: bool,
     /// The body that waits until nothing is left.
     body: Option<Waker>,
     streams: bool,
@@ -111,7 +132,7 @@ impl Outlet {
     /// Hands over the pieces that come next. All before them must have been sent: [`Outlet::poll_sent`].
     pub fn send(&self, pieces: [Bytes; MAX_PIECES]) {
         let mut waiting = self.0.borrow_mut();
-        debug_assert_eq!(waiting.left, 0, "what was handed over before is still waiting");
+        debug_assert!(waiting.left == 0 && !waiting.held_back, "what was handed over before is still waiting");
         waiting.left = pieces.iter().map(Bytes::len).sum();
         waiting.pieces = pieces;
         waiting.begun = false;
@@ -144,7 +165,7 @@ impl Outlet {
     /// Ready once the socket has taken everything that was handed over.
     pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.0.borrow_mut();
-        if waiting.left == 0 {
+        if waiting.left == 0 && !waiting.held_back {
             return Poll::Ready(());
         }
         waiting.body = Some(context.waker().clone());
@@ -186,6 +207,9 @@ impl Waiting {
     /// Notes that the socket took so many bytes of the pieces, and frees those that are through.
     fn sent(&mut self, mut bytes: usize) {
         self.begun = true;
+        if self.left == 0 {
+            return;
+        }
         self.left -= bytes;
         for piece in &mut self.pieces {
             let part = bytes.min(piece.len());
@@ -196,10 +220,16 @@ impl Waiting {
             }
             bytes -= part;
         }
-        if self.left == 0
-            && let Some(body) = self.body.take()
-        {
-            body.wake();
+        self.held_back = self.left == 0;
+    }
+
+    /// Notes that the socket holds nothing back.
+    fn flushed(&mut self) {
+        if self.left == 0 {
+            self.held_back = false;
+            if let Some(body) = self.body.take() {
+                body.wake();
+            }
         }
     }
 }
@@ -253,7 +283,7 @@ pub struct Connection<T> {
     inlet: Inlet,
     read: Traffic,
     sent: Traffic,
-    /// Since when the socket has taken nothing of what is to be sent.
+    /// Since when the network has taken nothing of what is to be sent.
     congested: Option<Instant>,
     /// Whether the socket knows that it carries a stream.
     streams: bool,
@@ -265,6 +295,14 @@ impl<T> Connection<T> {
         let inlet = Inlet(Rc::new(Cell::new(usize::MAX)));
         let (read, sent) = (Traffic::new(), Traffic::new());
         Self { io, outlet: Outlet::default(), inlet, read, sent, congested: None, streams: false }
+    }
+
+    /// Whether it is encrypted.
+    pub fn encrypted(&self) -> Encrypted
+    where
+        T: Socket,
+    {
+        Encrypted(T::ENCRYPTED)
     }
 
     /// The handle for bodies of answers.
@@ -295,14 +333,20 @@ impl<T: Socket> Connection<T> {
             0 => io.poll_write(cx, first),
             _ => io.poll_write_vectored(cx, &[first, a, b, c].map(IoSlice::new)),
         };
+        drop(waiting);
         if taken.is_pending() {
-            let since = *self.congested.get_or_insert_with(Instant::now);
-            let limit = if self.streams { STALL_TIMEOUT } else { QUIET_TIMEOUT };
-            return self.sent.poll_quiet(since, limit, cx).map(Err);
+            return self.poll_congested(cx).map(Err);
         }
         self.congested = None;
         self.sent.last = Instant::now();
         taken
+    }
+
+    /// Something is to be sent and does not go out. Ready with an error when that has been so for too long.
+    fn poll_congested(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let since = *self.congested.get_or_insert_with(Instant::now);
+        let limit = if self.streams { STALL_TIMEOUT } else { QUIET_TIMEOUT };
+        self.sent.poll_quiet(since, limit, cx)
     }
 
     /// Ready once no piece waits any more.
@@ -337,7 +381,18 @@ impl<T: Socket> AsyncWrite for Connection<T> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         ready!(this.poll_pieces(cx))?;
-        Pin::new(&mut this.io).poll_flush(cx)
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        if flushed.is_pending() {
+            // TLS holds up to 64 KiB back. A client that takes nothing of them takes nothing.
+            return this.poll_congested(cx).map(Err);
+        }
+        if this.congested.take().is_some() {
+            this.sent.last = Instant::now();
+        }
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            this.outlet.0.borrow_mut().flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -353,11 +408,16 @@ impl<T: Socket> AsyncRead for Connection<T> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        if Pin::new(&mut this.io).poll_read(cx, buffer)?.is_pending() {
-            return match this.congested.is_some() || this.streams {
-                true => Poll::Pending,
-                false => this.read.poll_quiet(this.read.last.max(this.sent.last), QUIET_TIMEOUT, cx).map(Err),
-            };
+        match Pin::new(&mut this.io).poll_read(cx, buffer) {
+            Poll::Pending if this.congested.is_some() || this.streams => return Poll::Pending,
+            Poll::Pending => {
+                let since = this.read.last.max(this.sent.last);
+                return this.read.poll_quiet(since, QUIET_TIMEOUT, cx).map(Err);
+            }
+            // TLS takes it for a fault that a client ends without a farewell, as many do. To HTTP it is an end like any
+            // other: it tells by itself whether everything has come.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Poll::Ready(read) => read?,
         }
         this.read.last = Instant::now();
         if allowed < usize::MAX {
@@ -437,6 +497,105 @@ mod tests {
         let start = Instant::now();
         assert_eq!(connection.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() < STALL_TIMEOUT + Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+
+    /// Takes what it is given into a buffer of its own, as TLS does, and gives it away only when it is flushed.
+    struct HoldsBack {
+        below: DuplexStream,
+        held: Vec<u8>,
+    }
+
+    impl HoldsBack {
+        const MOST: usize = 16;
+    }
+
+    impl Socket for HoldsBack {}
+
+    impl AsyncRead for HoldsBack {
+        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().below).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for HoldsBack {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            if self.held.len() == Self::MOST {
+                ready!(self.as_mut().poll_flush(cx))?;
+            }
+            let taken = bytes.len().min(Self::MOST - self.held.len());
+            self.held.extend(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            while !this.held.is_empty() {
+                let gone = ready!(Pin::new(&mut this.below).poll_write(cx, &this.held))?;
+                this.held.drain(..gone);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().below).poll_shutdown(cx)
+        }
+    }
+
+    /// A connection over something that holds back, and a client that can be sent so many bytes before it reads.
+    fn held_back(pipe_bytes: usize) -> (Connection<HoldsBack>, DuplexStream) {
+        let (below, client) = duplex(pipe_bytes);
+        (Connection::new(HoldsBack { below, held: Vec::new() }), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_counts_as_not_taken_by_a_viewer_and_by_any_other_client() {
+        for (streams, limit) in [(true, STALL_TIMEOUT), (false, QUIET_TIMEOUT)] {
+            let (mut connection, _client) = held_back(4);
+            let outlet = connection.outlet();
+            if streams {
+                outlet.begin_stream();
+            }
+            // All of it is taken at once, and none of the end gets out.
+            outlet.send([Bytes::from_static(b"a picture"), Bytes::new(), Bytes::new()]);
+            let start = Instant::now();
+            let fault = connection.flush().await.unwrap_err();
+            assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
+            assert!((limit..limit + Duration::from_secs(1)).contains(&start.elapsed()), "{:?}", start.elapsed());
+            assert!(poll_fn(|context| Poll::Ready(outlet.poll_sent(context))).await.is_pending());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_that_goes_through_ends_the_congestion_and_only_then_is_the_picture_sent() {
+        let (mut connection, mut client) = held_back(4);
+        let outlet = connection.outlet();
+        outlet.begin_stream();
+        let almost = STALL_TIMEOUT - Duration::from_secs(1);
+        for _ in 0..3 {
+            outlet.send([Bytes::from_static(b"12345"), Bytes::new(), Bytes::new()]);
+            assert!(timeout(almost, connection.flush()).await.is_err());
+            assert!(poll_fn(|context| Poll::Ready(outlet.poll_sent(context))).await.is_pending());
+            let mut got = [0; 5];
+            let reading = client.read_exact(&mut got);
+            let (flushed, read) = tokio::join!(connection.flush(), reading);
+            flushed.and(read).unwrap();
+            outlet.sent().await;
+            assert_eq!(&got, b"12345");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_pieces_that_is_held_back_does_not_hold_up_the_next_ones_pieces() {
+        let (mut connection, mut client) = held_back(4);
+        let outlet = connection.outlet();
+        connection.write_all(b"head one").await.unwrap();
+        assert!(timeout(Duration::from_secs(1), connection.flush()).await.is_err());
+        outlet.sent().await;
+        outlet.send([Bytes::from_static(b"picture"), Bytes::new(), Bytes::new()]);
+        let mut got = [0; 15];
+        let (flushed, read) = tokio::join!(connection.flush(), client.read_exact(&mut got));
+        flushed.and(read).unwrap();
+        assert_eq!(&got, b"head onepicture");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::config::{Proxy, parse_base_path};
+use crate::{
+    config::{Proxy, parse_base_path},
+    connection::Encrypted,
+};
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest,
     body::MessageBody,
@@ -30,7 +33,7 @@ pub struct Edge {
 impl Edge {
     fn of(request: &HttpRequest, proxy: &Proxy) -> Self {
         let peer = request.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical());
-        let encrypted = false;
+        let encrypted = request.conn_data::<Encrypted>().is_some_and(|encrypted| encrypted.0);
         if !proxy.trusts(peer) {
             return Self { address: peer, https: encrypted, prefix: proxy.base_path.clone() };
         }

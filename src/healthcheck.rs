@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::Context;
+use ureq::tls::TlsConfig;
 
-use crate::config::Listen;
+use crate::config::Config;
 
 /// How long the server may take to answer: longer than its own deadline for asking the store.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,14 +17,19 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// When it does not answer, or not with 200.
-pub fn check(listen: &Listen) -> anyhow::Result<()> {
-    let ip = match listen.ip {
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    let ip = match config.listen.ip {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    let url = format!("http://{}/readyz", SocketAddr::new(ip, listen.port));
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().into();
+    let scheme = if config.tls.files.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}/readyz", SocketAddr::new(ip, config.listen.port), config.proxy.base_path);
+    // The certificate is for the name that visitors use and not for this address. Nothing secret is sent, and who listens
+    // on this machine is not in question: only whether it lives.
+    let tls = TlsConfig::builder().disable_verification(true).build();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).tls_config(tls).build().into();
     agent.get(&url).call().with_context(|| format!("{url} does not answer with 200"))?;
     Ok(())
 }

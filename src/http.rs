@@ -23,7 +23,7 @@ use actix_web::{
 use self::guard::Needs;
 pub use self::refusal::{DRAIN_TIME, bound_unread};
 use crate::{
-    account, api,
+    account, acme, api,
     auth::Right,
     config, egress, ingest, ui,
     wire::header::{FRAME_AGE_MS, FRAME_SEQ, FRAME_TIMESTAMP, FRAMES_MISSED, NO_DATA, QUEUE_LENGTH, VIEWERS},
@@ -46,6 +46,8 @@ const PREFLIGHT_SECONDS: usize = 7200;
 
 /// Every route, below `BASE_PATH`.
 pub fn routes_below(base_path: &str, app: &mut ServiceConfig) {
+    // A certificate authority asks for it at the root, whatever is served where.
+    app.service(at(acme::CHALLENGES).public(acme::challenge));
     if base_path.is_empty() {
         return routes(app);
     }

@@ -10,8 +10,9 @@
 //! |---|---|
 //! | [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
+//! | [`redirect`], [`tls`] | plain HTTP sent to HTTPS; certificate and handshakes |
 //! | [`http`] | every route on one page, errors as answers |
-//! | [`ingest`], [`egress`], [`api`], [`account`] | the handlers: ways in, ways out, everything else |
+//! | [`ingest`], [`egress`], [`api`], [`account`], [`acme`] | the handlers: ways in, ways out, everything else |
 //! | [`ui`], [`edge`] | what people see; how a request has come |
 //! | [`hub`] | what all ways in and out share |
 //! | [`auth`] | who may do what |
@@ -24,6 +25,7 @@
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
 pub mod account;
+pub mod acme;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -39,10 +41,12 @@ pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod placeholder;
+pub mod redirect;
 pub mod reload;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod ui;
 pub mod user_command;
 pub mod websocket;

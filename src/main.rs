@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         Command::Serve => actix_web::rt::System::new().block_on(serve(&config)),
         Command::Demo => actix_web::rt::System::new().block_on(serve_demo(config)),
         Command::User(command) => user_command::run(&command, &config.access),
-        Command::Healthcheck => healthcheck::check(&config.listen),
+        Command::Healthcheck => healthcheck::check(&config),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,13 +100,13 @@ async fn serve_demo(mut config: Config) -> anyhow::Result<()> {
     config.store.redis_url = None;
     let app = App::bind(&config).await?;
     let session = demo::SESSION.parse()?;
-    let port = app.address().port();
+    let root = format!("{}://localhost:{}{}", app.scheme(), app.address().port(), config.proxy.base_path);
     println!("A camera that counts runs on session {session}. Look at it:");
-    println!("  live               http://localhost:{port}/stream/{session}");
-    println!("  the next picture   http://localhost:{port}/image/{session}     (reload for the one after it)");
-    println!("  what is waiting    http://localhost:{port}/stats");
+    println!("  live               {root}/stream/{session}");
+    println!("  the next picture   {root}/image/{session}     (reload for the one after it)");
+    println!("  what is waiting    {root}/stats");
     println!("Push a picture of your own:");
-    println!("  curl --data-binary @picture.jpg http://localhost:{port}/image/mine");
+    println!("  curl --data-binary @picture.jpg {root}/image/mine");
     println!("Ctrl-C ends it.");
     let producer = demo::produce(app.hub(), session, config.pictures.nodata_size);
     tokio::select! {

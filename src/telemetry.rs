@@ -8,9 +8,13 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::{Log, LogFormat};
 
+/// What is logged less of, unless `RUST_LOG` names it: rustls warns of every client that handshakes badly, and there are
+/// cameras that always do.
+const QUIET: &str = "rustls=error";
+
 /// Sends the process's log to standard error. Does nothing where one has been set up before.
 pub fn init(log: &Log) {
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     let set_up = match log.format {
         LogFormat::Text => {

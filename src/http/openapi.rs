@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::{account, api, egress, ingest, wire::header::LOGIN_COOKIE};
+use crate::{account, acme, api, egress, ingest, wire::header::LOGIN_COOKIE};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -45,6 +45,7 @@ use crate::{account, api, egress, ingest, wire::header::LOGIN_COOKIE};
         account::log_out,
         account::link,
         serve,
+        acme::challenge,
     ),
     tags(
         (name = "queue", description = "Push a picture, take the next one"),

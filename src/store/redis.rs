@@ -20,7 +20,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use redis::{Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, Script, io::tcp::TcpSettings};
+use redis::{
+    Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult, Script,
+    TlsCertificates, io::tcp::TcpSettings,
+};
 use uuid::Uuid;
 
 use self::{
@@ -83,12 +86,13 @@ macro_rules! script {
 
 impl RedisStore {
     /// A store on the Redis behind `url`, for a process whose requests run on `threads` threads. It connects when it
-    /// is first used, so Redis may come later than the server.
+    /// is first used, so Redis may come later than the server. Where it is a `rediss://` URL, Redis's certificate is checked
+    /// against those in `ca` (PEM), or the system's where that is `None`.
     ///
     /// # Errors
-    /// When the URL is not a Redis URL.
-    pub fn new(url: &str, limits: StoreLimits, threads: usize) -> RedisResult<Self> {
-        let info = connection_info(url)?;
+    /// When the URL is not a Redis URL, or the certificates cannot be used.
+    pub fn new(url: &str, ca: Option<&[u8]>, limits: StoreLimits, threads: usize) -> RedisResult<Self> {
+        let info = trusting(connection_info(url)?, ca)?;
         let texts = [
             script!("redis/push.lua"),
             script!("redis/take.lua"),
@@ -165,6 +169,13 @@ pub(crate) fn connection_info(url: &str) -> RedisResult<ConnectionInfo> {
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(TCP_USER_TIMEOUT);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
+}
+
+/// The same with other certificates to check Redis's against. Over a connection in plain there is nothing to check.
+fn trusting(info: ConnectionInfo, ca: Option<&[u8]>) -> RedisResult<ConnectionInfo> {
+    let (Some(ca), ConnectionAddr::TcpTls { .. }) = (ca, info.addr()) else { return Ok(info) };
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
+    Ok(Client::build_with_tls(info, certificates)?.get_connection_info().clone())
 }
 
 fn evalsha(script: &Script, keys: &[String]) -> Cmd {

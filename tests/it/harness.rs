@@ -1,5 +1,6 @@
 //! What the tests are written in: servers, Redis, pictures, and waiting without sleeping.
 
+pub mod acme;
 pub mod browser;
 pub mod nginx;
 pub mod picture;
@@ -7,6 +8,7 @@ pub mod process;
 pub mod python;
 pub mod redis;
 pub mod server;
+pub mod tls;
 pub mod users;
 pub mod viewer;
 

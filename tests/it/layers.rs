@@ -7,12 +7,13 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["main"],
     &["demo", "healthcheck", "user_command"],
     &["app"],
+    &["redirect", "tls"],
     &["http"],
-    &["ingest", "egress", "api", "account"],
+    &["ingest", "egress", "api", "account", "acme"],
     &["ui", "edge"],
     &["hub", "auth"],
     &["telemetry"],

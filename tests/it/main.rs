@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod acme;
 mod bad_input;
 mod browser;
 mod caps;
@@ -44,5 +45,6 @@ mod shutdown;
 mod snapshot;
 mod store;
 mod tester;
+mod tls;
 mod users;
 mod websockets;

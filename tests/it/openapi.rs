@@ -12,7 +12,12 @@ const METHODS: [&str; 7] = ["get", "head", "post", "put", "delete", "patch", "op
 async fn every_described_operation_exists_and_every_route_is_described() {
     for backend in Backend::all().await {
         // A stream is asked to end by itself, and soon.
-        check_description_against_routes(&backend.server(&[("STALE_AFTER", "0.5")]).await).await;
+        let webroot = tempfile::tempdir().unwrap();
+        let challenges = webroot.path().join(".well-known/acme-challenge");
+        std::fs::create_dir_all(&challenges).unwrap();
+        std::fs::write(challenges.join("a"), "a").unwrap();
+        let variables = [("STALE_AFTER", "0.5"), ("ACME_WEBROOT", webroot.path().to_str().unwrap())];
+        check_description_against_routes(&backend.server(&variables).await).await;
     }
 }
 
@@ -40,12 +45,13 @@ async fn check_description_against_routes(server: &Server) {
         "/logout",
         "/link",
         "/openapi.json",
+        "/.well-known/acme-challenge/{token}",
     ]
     .into();
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected);
 
     for (path, operations) in paths {
-        let concrete = path.replace("{session}", "a");
+        let concrete = path.replace("{session}", "a").replace("{token}", "a");
         // What the server itself says that it answers to.
         let options = server.ask("OPTIONS", &concrete).await;
         let allowed: BTreeSet<_> = options.header("allow").split(", ").map(str::to_ascii_lowercase).collect();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Backend, RedisServer, Server, picture::PHOTO_JPEG, redis::free_port};
+use crate::harness::{Backend, RedisServer, Server, picture::PHOTO_JPEG, redis::free_port, tls::CertificateFiles};
 
 /// Pushes and takes, with a wait for which the server listens over a connection of its own.
 async fn serves(server: &Server) {
@@ -61,4 +61,32 @@ async fn rediss_is_tls_with_the_systems_certificates_and_no_others() {
     server.post("/image/a", PHOTO_JPEG).await.is_refused(503, "store_unavailable");
     // It is the certificate: over a plain connection this Redis would serve.
     serves(&Backend::Redis(Box::new(redis)).server(&[]).await).await;
+}
+
+#[tokio::test]
+async fn rediss_is_checked_against_a_ca_of_ones_own_on_every_connection() {
+    let files = CertificateFiles::new();
+    let port = free_port().to_string();
+    let tls = [
+        ["--tls-port", &port],
+        ["--tls-cert-file", &files.certificate()],
+        ["--tls-key-file", &files.key()],
+        ["--tls-ca-cert-file", &files.ca()],
+        ["--tls-auth-clients", "no"],
+    ];
+    let redis = RedisServer::start_with(tls.concat().into_iter().map(str::to_owned).collect()).await;
+    let url = format!("rediss://localhost:{port}/");
+    let server = Server::start(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &files.ca())]).await;
+    serves(&server).await;
+    // Requests and notices.
+    let clients: String = redis.command(&["CLIENT", "LIST"]).await;
+    assert!(clients.lines().filter(|line| line.contains("resp=3")).count() >= 2, "{clients}");
+
+    let other = CertificateFiles::new();
+    let server = Server::start(&[("REDIS_URL", &url), ("REDIS_CA_FILE", &other.ca())]).await;
+    server.post("/image/a", PHOTO_JPEG).await.is_refused(503, "store_unavailable");
+    server.get("/image/a?wait=1").await.is_refused(503, "store_unavailable");
+    // It says nothing about a connection in plain.
+    let plain = redis.url();
+    serves(&Server::start(&[("REDIS_URL", &plain), ("REDIS_CA_FILE", &other.ca())]).await).await;
 }

@@ -33,7 +33,7 @@ struct Backend {
 
 async fn backends(limits: StoreLimits) -> [Backend; 2] {
     let redis = RedisServer::start().await;
-    let on_redis = RedisStore::new(&redis.url(), limits, 4).unwrap();
+    let on_redis = RedisStore::new(&redis.url(), None, limits, 4).unwrap();
     [
         Backend { name: "memory", store: Arc::new(MemoryStore::new(limits, 1 << 30)), _redis: None },
         Backend { name: "redis", store: Arc::new(on_redis), _redis: Some(redis) },
@@ -239,7 +239,7 @@ async fn no_frame_is_taken_after_its_time() {
 #[tokio::test]
 async fn a_taken_frame_leaves_redis_after_its_grace_although_the_session_goes_on() {
     let redis = RedisServer::start().await;
-    let store = RedisStore::new(&redis.url(), LIMITS, 1).unwrap();
+    let store = RedisStore::new(&redis.url(), None, LIMITS, 1).unwrap();
     let id = session("a");
     // A consumer that keeps up: each frame is the newest when it is taken.
     for number in 0..20 {

@@ -5,15 +5,18 @@ use std::{fmt::Debug, net::SocketAddr, process::Command, time::Duration};
 use image_streamer::frame::Seq;
 use nix::{sys::signal::Signal, unistd::Pid};
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode,
+    Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
     multipart::{Form, Part},
     redirect::Policy,
 };
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use super::process::Process;
+use super::{process::Process, tls::Trust};
 
 /// Longer than any answer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(70);
@@ -23,11 +26,20 @@ pub struct Server {
     process: Process,
     address: SocketAddr,
     client: Client,
+    /// Whom clients trust, for a server that speaks HTTPS.
+    trust: Option<Trust>,
 }
+
+/// What a client speaks HTTP over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// The command of the server's binary with these variables and no others but WORKERS: tests have several threads work on
 /// one store, however few cores the machine has.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    // The tests' HTTP client wants it to be chosen even where it speaks no HTTPS. It fails where that has been done already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut command = Command::new(env!("CARGO_BIN_EXE_image-streamer"));
     command.args(arguments).env_clear().env("WORKERS", "2").envs(variables.iter().copied());
     command
@@ -40,10 +52,23 @@ impl Server {
 
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Process::start(command(arguments, variables));
-        let line = process.line_with("listening on http://").await;
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next()?.trim().parse().ok());
-        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().redirect(Policy::none()).build().unwrap();
-        Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")), client }
+        let line = process.line_with("listening on http").await;
+        let address = line.split("://").nth(1).and_then(|rest| rest.split('"').next()?.trim().parse().ok());
+        let client = client().build().unwrap();
+        let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
+        Self { process, address, client, trust: None }
+    }
+
+    /// From now on it is asked over HTTPS, and must show a certificate that is trusted.
+    pub fn trust(&mut self, trust: Trust) {
+        let client = client().resolve(&trust.name, self.address).tls_backend_preconfigured(trust.config());
+        self.client = client.build().unwrap();
+        self.trust = Some(trust);
+    }
+
+    /// Whom its clients trust.
+    pub fn trusted(&self) -> &Trust {
+        self.trust.as_ref().expect("a server that speaks HTTPS")
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -51,7 +76,10 @@ impl Server {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        match &self.trust {
+            Some(trust) => format!("https://{}:{}{path}", trust.name, self.address.port()),
+            None => format!("http://{}{path}", self.address),
+        }
     }
 
     pub fn id(&self) -> Pid {
@@ -73,6 +101,14 @@ impl Server {
     /// A connection for what no well-behaved client would send.
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection that HTTP can be spoken over, encrypted where the server wants that.
+    pub async fn open(&self) -> Box<dyn Stream> {
+        match &self.trust {
+            Some(trust) => Box::new(trust.connect(self.address).await.unwrap()),
+            None => Box::new(self.connect().await),
+        }
     }
 
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -135,6 +171,10 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
+}
+
+fn client() -> ClientBuilder {
+    Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().redirect(Policy::none())
 }
 
 /// A form with one file.

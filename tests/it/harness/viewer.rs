@@ -4,17 +4,16 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::{SOON, Server, picture::number_of};
+use super::{SOON, Server, picture::number_of, server::Stream};
 
 const BOUNDARY: &str = "--boundarydonotcross\r\n";
 
 /// One open stream.
 pub struct Viewer {
-    socket: TcpStream,
+    socket: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// The status line and the headers, as they came.
     pub head: String,
@@ -51,7 +50,7 @@ impl Viewer {
 
     /// Sends a request as it is and reads the head of the answer, and of a stream its first boundary.
     pub async fn request(server: &Server, request: &str) -> Self {
-        let mut socket = server.connect().await;
+        let mut socket = server.open().await;
         let start = Instant::now();
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut viewer = Self { socket, buffer: Vec::new(), head: String::new(), head_after: Duration::ZERO };
