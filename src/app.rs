@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{HttpService, Request, body::MessageBody, error::DispatchError};
+use actix_http::{ConnectionType, HttpService, Request, Response, body::MessageBody, error::DispatchError};
 use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
-    App as HttpApp,
+    App as HttpApp, ResponseError,
     dev::{AppConfig, ServiceResponse},
     middleware, web,
 };
@@ -27,6 +27,7 @@ use crate::{
     config::{Config, Proxy, Sites},
     connection::{Connection, Socket},
     edge::{self, Hsts},
+    error::Error,
     http,
     hub::{Hub, LiveSettings, NoData},
     placeholder, redirect,
@@ -115,10 +116,12 @@ impl App {
         let encrypted = https.is_some();
         let signal = stopping.clone();
         let mut builder = match https {
-            None => builder
-                .listen("http", listener, move || tcp().and_then(over_http(main.clone().app(), signal.clone())))?,
+            None => builder.listen("http", listener, move || {
+                tcp().and_then(over_http(main.clone().app(), main.refuse_before_body(), signal.clone()))
+            })?,
             Some(https) => builder.listen("https", listener, move || {
-                tls(&https, signal.clone()).and_then(over_http(main.clone().app(), signal.clone()))
+                let app = over_http(main.clone().app(), main.refuse_before_body(), signal.clone());
+                tls(&https, signal.clone()).and_then(app)
             })?,
         };
         let mut redirecting = None;
@@ -128,7 +131,8 @@ impl App {
             let target = redirect::Target::new(config.sites.public_url.as_deref(), address.port());
             let target = web::Data::new(target);
             builder = builder.listen("redirect", listener, move || {
-                tcp().and_then(over_http(redirecting_app(target.clone(), webroot.clone()), stopping.clone()))
+                let app = redirecting_app(target.clone(), webroot.clone());
+                tcp().and_then(over_http(app, |_| None, stopping.clone()))
             })?;
         }
         Ok(Self { server: builder.run(), address, encrypted, redirecting, hub, closing })
@@ -198,6 +202,12 @@ struct Site {
 }
 
 impl Site {
+    /// What is asked before a client is told to send its body.
+    fn refuse_before_body(&self) -> impl Fn(&Request) -> Option<Error> + Clone + use<> {
+        let auth = self.auth.clone();
+        move |request| http::refuse_before_body(&auth, request.head())
+    }
+
     /// Every route, and what is around them all.
     fn app(
         self,
@@ -251,6 +261,7 @@ fn redirecting_app(
 /// the HTTP layer's buffer.
 fn over_http<T, S, B>(
     app: S,
+    refuse_before_body: impl Fn(&Request) -> Option<Error> + Clone + 'static,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<Accepted<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
@@ -270,6 +281,14 @@ where
             let stopping = stopping.clone();
             async move { stopping.notified().await }
         })
+        .expect(fn_service(move |request: Request| {
+            let refused = refuse_before_body(&request).map(|error| {
+                let mut response = error.error_response();
+                response.head_mut().set_connection_type(ConnectionType::Close);
+                Response::from(response)
+            });
+            std::future::ready(refused.map_or(Ok(request), Err))
+        }))
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(http::DRAIN_TIME)
         .keep_alive(KEEP_ALIVE)

@@ -21,7 +21,10 @@ use actix_web::{
 };
 
 use self::guard::Needs;
-pub use self::refusal::{DRAIN_TIME, bound_unread};
+pub use self::{
+    guard::refuse_before_body,
+    refusal::{DRAIN_TIME, bound_unread},
+};
 use crate::{
     account, acme, api,
     auth::Right,

@@ -9,7 +9,7 @@ use actix_web::{
     Error as ActixError, FromRequest, HttpMessage, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     cookie::Cookie,
-    dev::{Payload, ServiceRequest, ServiceResponse},
+    dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
     error::PayloadError,
     http::{
         Method, StatusCode,
@@ -93,6 +93,16 @@ pub async fn admit(
     let lasting =
         |body| BoxBody::new(Lasting { body, lost: Some(Box::new(move || Box::pin(visitor.lost(may)))), losing: None });
     Ok(response.map_body(|_, body| lasting(body)))
+}
+
+/// Whether a client that asks before it sends its body (`Expect: 100-continue`) is told no: it has shown no credentials at all,
+/// where there are users. FFmpeg shows those of a URL only when it is asked for them, and never looks up once it sends.
+pub fn refuse_before_body(auth: &Auth, head: &RequestHead) -> Option<Error> {
+    let shows_some = head.headers().contains_key(header::AUTHORIZATION)
+        || head.headers().contains_key(header::COOKIE)
+        || head.uri.query().is_some_and(|query| query.contains("token="));
+    let is_login = head.uri.path().ends_with("/login");
+    (auth.has_users() && !shows_some && !is_login).then_some(Error::LoginNeeded)
 }
 
 /// The visitor, who has what is needed.

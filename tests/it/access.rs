@@ -9,7 +9,7 @@ use crate::harness::{
 
 const RIGHTS: [&str; 4] = ["publish", "view", "take", "command"];
 /// What needs nothing, whoever asks.
-const PUBLIC: [&str; 6] = ["healthz", "readyz", "openapi", "loginPage", "logIn", "logOut"];
+const PUBLIC: [&str; 7] = ["acmeChallenge", "healthz", "readyz", "openapi", "loginPage", "logIn", "logOut"];
 
 /// A user for each right on `cam-*`, one with none, and an admin.
 async fn users() -> UsersFile {

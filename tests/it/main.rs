@@ -27,6 +27,7 @@ mod live;
 mod live_programs;
 mod live_replicas;
 mod login_browser;
+mod login_programs;
 mod logins;
 mod memory;
 mod metrics;
