@@ -14,7 +14,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use image_streamer::{placeholder, session::SessionId};
 use ureq::{
-    Agent,
+    Agent, SendBody,
+    http::{HeaderValue, Request, header::AUTHORIZATION},
+    middleware::MiddlewareNext,
     unversioned::multipart::{Form, Part},
 };
 
@@ -27,7 +29,14 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 fn main() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
-    let agent: Agent = Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).build().into();
+    let agent = Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT));
+    let authorization =
+        settings.authorization.as_deref().map(HeaderValue::from_str).transpose().context("SERVER_URL")?;
+    let log_in = move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+        request.headers_mut().extend(authorization.clone().map(|it| (AUTHORIZATION, it)));
+        next.handle(request)
+    };
+    let agent: Agent = agent.middleware(log_in).build().into();
     let session = settings.session.clone().unwrap_or_else(|| ask_for_session(&agent, &settings.server));
     println!("SESSION: {session}");
 

@@ -213,7 +213,7 @@ async fn a_flood_of_logins_delays_no_frame() {
         () = flood => unreachable!(),
     };
     println!("95 of 100 frames were pushed within {quiet:?}, and within {flooded:?} while logins flooded");
-    assert!(flooded < quiet * 5 + Duration::from_millis(30), "{quiet:?} {flooded:?}");
+    assert!(flooded < quiet * 5 + Duration::from_millis(100), "{quiet:?} {flooded:?}");
     let push = server.request("POST", "/image/cam").basic_auth("ann@example.org", Some(PASSWORD)).body(PHOTO_JPEG);
     assert_eq!(Answer::to(push).await.status, 200);
 }

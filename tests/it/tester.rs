@@ -5,11 +5,12 @@ use std::{process::Command, time::Duration};
 use image_streamer::placeholder::Format;
 
 use crate::harness::{
-    Answer, Backend, RedisServer, SOON, Server,
+    Answer, Backend, RedisServer, SOON, Server, UsersFile,
     picture::{counted, label},
     process::{Process, workspace_binary},
     redis::free_port,
     until,
+    users::PASSWORD,
 };
 
 fn tester(server: &str, variables: &[(&str, &str)]) -> Process {
@@ -111,4 +112,18 @@ async fn it_says_which_of_its_variables_is_wrong() {
         assert!(!status.success() && output.contains(name), "{name}={value}: {output}");
     }
     assert_eq!(Answer::to(server.request("GET", "/stats")).await.json()["numSessions"], 0);
+}
+
+#[tokio::test]
+async fn it_logs_in_with_name_and_password_from_the_url() {
+    let users = UsersFile::with(&[("ann@home", &[]), ("root", &["--admin"])]).await;
+    let server = users.server(&Backend::Memory, &[]).await;
+    let url = server.url("").replace("http://", &format!("http://ann%40home:{}@", PASSWORD.replace(' ', "%20")));
+    let mut tester = tester(&url, &[&SIZE[..2], &[("INTERVAL_MS", "50")]].concat());
+    let session = tester.line_with("SESSION: ").await.trim_start_matches("SESSION: ").to_owned();
+    until(SOON, "its pictures come", || async {
+        let request = server.request("GET", &format!("/image/{session}?empty=204"));
+        (Answer::to(request.basic_auth("ann@home", Some(PASSWORD))).await.status == 200).then_some(())
+    })
+    .await;
 }
