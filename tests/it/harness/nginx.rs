@@ -67,10 +67,8 @@ impl Site {
         let path = directory.path();
         let [http, https] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         certify("localhost", path);
-        for (file, text) in [("acme/index.html", "not to be seen"), ("html/index.html", "the other things")] {
-            fs::create_dir_all(path.join(file).parent().unwrap()).unwrap();
-            fs::write(path.join(file), text).unwrap();
-        }
+        fs::create_dir(path.join("html")).unwrap();
+        fs::write(path.join("html/index.html"), "the other things").unwrap();
         let here = path.display().to_string();
         let mut site: String =
             site.lines().filter(|line| !line.contains("listen [::]:")).map(|l| l.to_owned() + "\n").collect();
@@ -109,7 +107,7 @@ impl Site {
 
     /// The directory that certbot is told.
     pub fn webroot(&self) -> PathBuf {
-        self.directory.path().join("acme")
+        self.directory.path().join("html")
     }
 
     /// What has been logged: by the site, and as errors.
