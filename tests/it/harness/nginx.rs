@@ -31,8 +31,7 @@ impl Nginx {
         let directory = tempfile::tempdir().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let site = format!(
-            "access_log off;
-             server {{
+            "server {{
                  listen {address};
                  location / {{ proxy_pass {}; {settings} }}
              }}",
@@ -110,10 +109,10 @@ impl Site {
         self.directory.path().join("html")
     }
 
-    /// What has been logged: by the site, and as errors.
+    /// What has been logged: in the site's own log, and in those of the machine.
     pub fn logs(&self) -> (String, String) {
         let read = |name: &str| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
-        (read("image-streamer.log"), read("error.log"))
+        (read("image-streamer.log"), read("error.log") + &read("access.log"))
     }
 }
 
@@ -124,6 +123,7 @@ async fn start(directory: &Path, http: &str, addresses: &[SocketAddr]) -> Proces
         "daemon off; master_process off; pid pid; error_log error.log warn;
          events {{}}
          http {{
+             access_log access.log;
              client_body_temp_path body; proxy_temp_path proxy;
              fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
              {http}
