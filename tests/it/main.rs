@@ -34,6 +34,7 @@ mod metrics;
 mod openapi;
 mod outages;
 mod programs;
+mod proxy;
 mod push_stream;
 mod queue;
 mod readers;
