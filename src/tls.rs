@@ -82,6 +82,9 @@ impl Https {
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A client that comes again need not be remembered here: it brings what is needed for a short handshake.
         server.ticketer = ring::Ticketer::new()?;
+        // By TLS 1.3 tickets come after the handshake, and FFmpeg never reads while it pushes: when it hangs up, what it has not
+        // read makes its system reset the connection, and what it sent last would be lost on the way.
+        server.send_tls13_tickets = 0;
         Ok(Self { acceptor: Arc::new(server).into() })
     }
 

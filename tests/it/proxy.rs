@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::harness::{
-    Backend, SOON, Server,
+    Backend, SOON, Server, UsersFile,
     nginx::{SITE, SITE_BELOW_A_PATH, Site},
     picture::{PHOTO_JPEG, numbered},
     process::{Process, program},
@@ -463,4 +463,67 @@ async fn a_site_that_cuts_its_prefix_off_serves_a_server_that_knows_of_none() {
     let server = Server::start(&[]).await;
     let site = Site::before(server.address(), &prefix_is_cut_off()).await;
     everything_works_below("/cams", &site).await;
+}
+
+#[tokio::test]
+async fn a_site_that_passes_its_prefix_on_serves_a_server_with_the_same_base_path() {
+    let server = Server::start(&[("BASE_PATH", "/cams"), ("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let site = Site::before(server.address(), SITE_BELOW_A_PATH).await;
+    everything_works_below("/cams", &site).await;
+}
+
+#[tokio::test]
+async fn links_and_redirects_lead_through_the_proxy_at_the_root_and_below_a_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let users = UsersFile::with(&[("ann", &["--view", "*"])]).await;
+    let file = users.path().display().to_string();
+    let stripped = prefix_is_cut_off();
+    for (site, base, prefix) in
+        [(SITE, "/", ""), (SITE_BELOW_A_PATH, "/cams", "/cams"), (stripped.as_str(), "/", "/cams")]
+    {
+        let server =
+            Server::start(&[("USERS_FILE", &file), ("BASE_PATH", base), ("TRUSTED_PROXIES", "127.0.0.1")]).await;
+        let site = Site::before(server.address(), site).await;
+        let at = |rest: &str| site.https(&format!("{prefix}{rest}"));
+        // A person who follows a link is sent to the login page, and from there back.
+        let sent = curl(&site, &["-H", "Accept: text/html", "-H", "Sec-Fetch-Mode: navigate", &at("/stats")]).await;
+        assert!(matches!(sent.status, 302 | 303 | 307), "{sent:?}");
+        assert!(sent.location.starts_with(&at("/login")), "{sent:?}");
+        assert_eq!(curl(&site, &[&sent.location]).await.status, 200);
+        let link = r#"{"session":"cam-door","right":"view","expires_in":3600}"#;
+        let link = curl(&site, &["-u", "ann:correct horse battery", "-d", link, &at("/link")]).await;
+        let url = link.json()["url"].as_str().unwrap().to_owned();
+        assert!(url.starts_with(&format!("{prefix}/snapshot/cam-door?token=")), "{url}");
+        let seen = curl(&site, &[&site.https(&url)]).await;
+        assert_eq!((seen.status, &*seen.kind), (200, "image/jpeg"), "{seen:?}");
+        // Over HTTPS, as the proxy says.
+        let jar = directory.path().join("jar").display().to_string();
+        let form = ["-c", &jar, "-d", "name=ann", "-d", "password=correct horse battery"];
+        curl(&site, &[&form[..], &[&at("/login")]].concat()).await;
+        let cookies = fs::read_to_string(&jar).unwrap();
+        let cookie: Vec<_> = cookies.lines().last().unwrap().split('\t').collect();
+        let path = if prefix.is_empty() { "/" } else { prefix };
+        assert_eq!((cookie[3], cookie[2]), ("TRUE", path), "secure, and for this path: {cookies}");
+    }
+}
+
+#[tokio::test]
+async fn ffmpeg_pushes_through_nginx_with_a_password_that_it_is_not_asked_for() {
+    const FRAMES: usize = 10;
+    let file = UsersFile::with(&[("garden", &["--publish", "garden"]), ("ann", &["--admin"])]).await;
+    let users = file.path().display().to_string();
+    let server = Server::start(&[("USERS_FILE", &users), ("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let site = Site::before(server.address(), SITE).await;
+    let mut ffmpeg = program("ffmpeg", "ffmpeg");
+    ffmpeg.args(["-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=640x480:rate=10"]);
+    ffmpeg.args(["-c:v", "mjpeg", "-threads", "1", "-frames:v", &FRAMES.to_string(), "-f", "mpjpeg"]);
+    let url = site.https("/stream/garden").replace("https://", "https://garden:correct%20horse%20battery@");
+    ffmpeg.args(["-auth_type", "basic", &url]).env("no_proxy", "*");
+    let (status, output) = Process::start(ffmpeg).ended_within(DONE).await;
+    assert!(status.success(), "{status} {output}");
+    until(SOON, "every picture is a frame", || async {
+        let stats = curl(&site, &["-u", "ann:correct horse battery", &site.https("/stats")]).await.json();
+        (stats["numImages"] == json!(FRAMES)).then_some(())
+    })
+    .await;
 }
