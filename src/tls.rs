@@ -32,8 +32,8 @@ use crate::{
 
 /// How long a client may take from connecting to the end of the handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes that are under way at once, for each worker thread. Who comes then waits; clients that have not sent a byte yet do not
-/// count.
+/// Handshakes that are under way at once, for each worker thread. Who comes then waits. Clients that have not sent a byte yet
+/// do not count.
 const MAX_HANDSHAKES: usize = 1024;
 /// Encrypted bytes that one connection holds while its client does not take them.
 const BUFFER_BYTES: usize = 64 * 1024;
