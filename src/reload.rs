@@ -68,7 +68,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
                         watched.store(Arc::new(meaning));
                         tracing::info!("{what}: read again");
                     }
-                    Err(fault) => tracing::error!("{what}: {fault}; what was read before stays in force"),
+                    Err(fault) => tracing::error!("{what}: {fault}; it stays as it was"),
                 }
                 seen = found;
             }

@@ -155,11 +155,14 @@ async fn the_clients_commands_push_watch_and_record() {
             run_in(directory, &BASH, jpegs, &server).await;
         });
     }
-    for number in 1..=10 {
+    // Two frames that come at once may be one to a viewer; then that is counted.
+    let skipped = server.metric(r#"image_streamer_frames_dropped_total{reason="slow_viewer"}"#).await as usize;
+    let recorded = (1..).take_while(|number| directory.join(format!("picture{number:04}.jpg")).exists()).count();
+    assert!((10 - skipped.min(9)..=10).contains(&recorded), "{recorded} recorded, {skipped} skipped");
+    for number in 1..=recorded {
         let picture = image::open(directory.join(format!("picture{number:04}.jpg"))).unwrap();
         assert_eq!((picture.width(), picture.height()), (320, 240));
     }
-    assert!(!directory.join("picture0011.jpg").exists(), "each frame once");
     assert!(fs::metadata(directory.join("recording.mkv")).unwrap().len() > 10_000);
 }
 

@@ -123,15 +123,15 @@ async fn a_new_certificate_is_shown_to_who_comes_then_and_running_streams_go_on(
     // Nonsense changes nothing, and the log tells what is wrong with which file.
     let (certificate, key) = (fs::read(files.certificate()).unwrap(), fs::read(files.key()).unwrap());
     fs::write(files.certificate(), "no certificate").unwrap();
-    let line = server.process().line_with("stays in force").await;
+    let line = server.process().line_with("stays as it was").await;
     assert!(line.contains("TLS_CERT") && line.contains(&files.certificate()) && line.contains("ERROR"), "{line}");
     fs::write(files.certificate(), &certificate).unwrap();
     server.process().line_with("read again").await;
     fs::write(files.key(), files.authority.issue().key).unwrap();
-    let line = server.process().line_with("stays in force").await;
+    let line = server.process().line_with("stays as it was").await;
     assert!(line.contains("TLS_KEY") && line.contains("not the key of the certificate"), "{line}");
     fs::remove_file(files.key()).unwrap();
-    let line = server.process().line_with("stays in force").await;
+    let line = server.process().line_with("stays as it was").await;
     assert!(line.contains("TLS_KEY") && line.contains(&files.key()), "{line}");
     assert_eq!(trust.shown(address).await.as_ref(), Some(&second));
     goes_on(&server).await;

@@ -96,11 +96,12 @@ async fn the_file_is_read_again_when_it_changes_and_what_makes_no_sense_changes_
     let good = file.read();
     fs::write(file.path(), good.replace("[users.bob]", "[users.bob]\nsecretword hunter2")).unwrap();
     let line = server.process().line_with("users file").await;
-    let line = if line.contains("stays in force") { line } else { server.process().line_with("stays in force").await };
+    let line =
+        if line.contains("stays as it was") { line } else { server.process().line_with("stays as it was").await };
     assert!(!line.contains("hunter2"), "{line}");
     assert_eq!(status(&server, "bob", PASSWORD).await, 200);
     fs::remove_file(file.path()).unwrap();
-    server.process().line_with("stays in force").await;
+    server.process().line_with("stays as it was").await;
     assert_eq!(status(&server, "bob", PASSWORD).await, 200);
     fs::write(file.path(), good.split("[users.bob]").next().unwrap()).unwrap();
     until(SOON, "bob is out", || async { (status(&server, "bob", PASSWORD).await == 401).then_some(()) }).await;
