@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::passwords::hash;
+pub use self::passwords::{MAX_PASSWORD_BYTES, hash};
 use self::{
     clients::{Client, Clients, Name},
     passwords::Passwords,
@@ -237,6 +237,7 @@ impl Auth {
     pub async fn log_in(&self, name: &str, password: &str, remember: bool, address: IpAddr) -> Result<String, Error> {
         let users = self.users.as_ref().ok_or(Error::BadCredentials)?.get();
         let user = self.check_password(&users, name, password, Network::of(address)).await?;
+        self.clients.get(Name::User(user.name.clone())).may_log_in()?;
         let life = if remember { REMEMBERED_LIFE } else { LOGIN_LIFE };
         let key = self.key().await?;
         let password = key.fingerprint(&user.password);
@@ -251,7 +252,9 @@ impl Auth {
     pub async fn log_out(&self, login: &str) -> Result<(), Error> {
         match self.key().await?.verify::<Login>(login) {
             // A second more: clocks of replicas differ.
-            Some(login) => self.vault.end_login(login.id, Duration::from_secs(login.expires - now() + 1)).await,
+            Some(login) => {
+                self.vault.end_login(login.id, Duration::from_secs(login.expires.saturating_sub(now()) + 1)).await
+            }
             None => Ok(()),
         }
     }
@@ -301,7 +304,7 @@ impl Proof {
                 let same = |user: &Arc<User>| is_same(&key.fingerprint(&user.password), &login.password);
                 user(&login.user).filter(|user| now() < login.expires && same(user))
             }
-            Self::Link(link) => user(link.maker.as_ref()?).filter(|_| now() < link.expires),
+            Self::Link(link) => users.with_id(link.maker.as_ref()?).filter(|_| now() < link.expires).cloned(),
         }
     }
 
@@ -351,6 +354,11 @@ impl Visitor {
         self.proofs.iter().find_map(Proof::name)
     }
 
+    /// The user; nobody for who came through a link alone, or where there are no users.
+    fn user(&self) -> Option<Arc<User>> {
+        self.proofs.iter().find(|proof| proof.name().is_some())?.user(&self.auth)
+    }
+
     /// What this client does at once: a user, wherever, or whoever is at this address.
     #[must_use]
     pub fn client(&self) -> Arc<Client> {
@@ -366,8 +374,8 @@ impl Visitor {
     /// A new session's id; where there are users, one that belongs to this one.
     #[must_use]
     pub fn new_session(&self) -> SessionId {
-        match (self.name(), self.auth.key.get()) {
-            (Some(user), Some(key)) => key.new_session(user),
+        match (self.user(), self.auth.key.get()) {
+            (Some(user), Some(key)) => key.new_session(&user.id),
             _ => SessionId::random(),
         }
     }
@@ -378,12 +386,13 @@ impl Visitor {
     /// [`Error::Forbidden`], [`Error::UserNeeded`], or the store's.
     pub async fn link(&self, session: &SessionId, right: Right, life: Duration) -> Result<(String, u64), Error> {
         self.must_be_user()?;
-        let is_held = |proof: &Proof| proof.name().is_some() && proof.may(&self.auth, right, session);
-        if !self.is_open() && !self.proofs.iter().any(is_held) {
+        let is_held = |proof: &&Proof| proof.name().is_some() && proof.may(&self.auth, right, session);
+        let maker = self.proofs.iter().find(is_held).and_then(|proof| proof.user(&self.auth));
+        if !self.is_open() && maker.is_none() {
             return Err(Error::Forbidden { right: right.name(), session: session.clone() });
         }
         let key = self.auth.key().await?;
-        let (maker, expires) = (self.name().map(str::to_owned), now() + life.as_secs());
+        let (maker, expires) = (maker.map(|user| user.id.clone()), now() + life.as_secs());
         Ok((key.sign(&Link { maker, session: session.to_string(), right, expires }), expires))
     }
 
@@ -431,7 +440,7 @@ fn parse_authorization(header: &str) -> Option<Authorization<'_>> {
 
 /// Whether two secrets are the same, in a time that does not tell how much of them is.
 fn is_same(one: &str, other: &str) -> bool {
-    // Comparing tags under a key of the moment takes the same time for all texts of a length.
+    // Tags are compared in constant time, and have one length whatever the texts'.
     let key = hmac::Key::new(hmac::HMAC_SHA256, one.as_bytes());
     let tag = hmac::sign(&key, one.as_bytes());
     hmac::verify(&key, other.as_bytes(), tag.as_ref()).is_ok()

@@ -27,7 +27,7 @@ pub use self::{
     log::{Log, LogFormat},
     pictures::{Carried, Pictures},
     proxy::{Proxy, parse_base_path},
-    sites::{Cors, Sites},
+    sites::{Cors, Sites, parse_origin},
     store::Store,
     tls::{Tls, TlsFiles},
 };
@@ -339,6 +339,17 @@ mod tests {
         let config = config(&[("SECRET_KEY", long), ("METRICS_TOKEN", "sesame")]).unwrap();
         let shown = format!("{faults:?} {config:?}");
         assert!(!["hunter2", "sesame", long].iter().any(|secret| shown.contains(secret)), "{shown}");
+    }
+
+    #[test]
+    fn origins_are_compared_as_browsers_send_them() {
+        let sites = config(&[("CORS_ORIGINS", "https://A.Example:443, http://b:8080"), ("PUBLIC_URL", "http://C:80/")]);
+        let sites = sites.unwrap().sites;
+        assert_eq!(sites.cors, Cors::Only(vec!["https://a.example".into(), "http://b:8080".into()]));
+        assert_eq!(sites.public_url.as_deref(), Some("http://c"));
+        for wrong in ["a.example", "https://", "https://a/b", "https://a?b", "https://u@a", "ftp://a", "null", ""] {
+            assert_eq!(parse_origin(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -65,17 +65,16 @@ fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// The address nearest to us that is none of a trusted proxy.
 fn forwarded_for(headers: &HeaderMap, proxy: &Proxy) -> Option<IpAddr> {
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").map(HeaderValue::to_str).collect();
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
     let mut nearest = None;
-    for line in lines.into_iter().rev() {
-        for entry in line.ok()?.rsplit(',').map(str::trim) {
-            let address = entry.parse::<IpAddr>().or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
-            // Whoever wrote this was trusted, and what it did not understand says nothing.
-            let Ok(address) = address.map(|address| address.to_canonical()) else { return nearest };
-            nearest = Some(address);
-            if !proxy.trusts(address) {
-                return nearest;
-            }
+    for entry in lines.into_iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let entry = std::str::from_utf8(entry).unwrap_or_default().trim();
+        let address = entry.parse::<IpAddr>().or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
+        // Whoever wrote this was trusted, and what it did not understand says nothing.
+        let Ok(address) = address.map(|address| address.to_canonical()) else { return nearest };
+        nearest = Some(address);
+        if !proxy.trusts(address) {
+            return nearest;
         }
     }
     nearest

@@ -90,6 +90,17 @@ pub enum Error {
         retry_after: Duration,
     },
 
+    /// Too many logins wait to be looked at.
+    #[error("too many logins wait for their turn: try again in {} s", .retry_after.as_secs())]
+    LoginsWait {
+        /// When there is room again, as a rule.
+        retry_after: Duration,
+    },
+
+    /// What was going on when the right to it ended.
+    #[error("the login, the link or the right that this began with has ended: log in again, or ask for a new link")]
+    RightEnded,
+
     /// More than one client may do at once, or in a second.
     #[error("{what}: the limit for one user or address is {limit}, set by {variable}")]
     ClientLimit {
@@ -244,6 +255,8 @@ impl Error {
             Self::BadToken => "bad_token",
             Self::Forbidden { .. } | Self::AdminNeeded | Self::UserNeeded => "forbidden",
             Self::TooManyLogins { .. } => "too_many_logins",
+            Self::LoginsWait { .. } => "logins_wait",
+            Self::RightEnded => "right_ended",
             Self::ClientLimit { .. } => "client_limit",
             Self::BadLink(_) => "bad_link",
             Self::BadForm => "bad_form",

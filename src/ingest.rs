@@ -86,7 +86,8 @@ async fn push_one(
     Ok(pushed)
 }
 
-/// Pushes a picture that was received whole. Its share of the budget is held until then.
+/// Pushes a picture that was received whole, from a client of whom it is known that it may. Its share of the budget is held
+/// until then.
 async fn push(
     hub: web::Data<Hub>,
     client: Arc<Client>,
@@ -97,7 +98,7 @@ async fn push(
     share: Rc<RefCell<Share>>,
 ) -> Result<Pushed, Error> {
     to_the_end(async move {
-        let pushed = push_one(&hub, &client, &session, picture, captured, way).await;
+        let pushed = hub.push(&session, picture, captured, way).await.inspect(|_| client.pushed(&session));
         drop(share);
         pushed
     })

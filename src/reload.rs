@@ -12,13 +12,13 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// What was found in each of the files, in the order of their paths.
-pub type Contents = Vec<Result<Vec<u8>, Missing>>;
+pub type Contents = Vec<Result<Vec<u8>, Unreadable>>;
 
 /// Why a file cannot be read, for people. It names the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing(String);
+pub struct Unreadable(String);
 
-impl fmt::Display for Missing {
+impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -56,11 +56,14 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         let current = Arc::new(ArcSwap::from_pointee(first));
         let watched = current.clone();
         let watch = tokio::spawn(async move {
+            let mut changed = None;
             loop {
                 tokio::time::sleep(RELOAD_INTERVAL).await;
                 let reading = paths.clone();
                 let Ok(found) = tokio::task::spawn_blocking(move || read(&reading)).await else { return };
-                if found == seen {
+                // A file that is just being written is another one at the next look.
+                if found == seen || changed.as_ref() != Some(&found) {
+                    changed = Some(found);
                     continue;
                 }
                 match parse(&found) {
@@ -96,7 +99,10 @@ fn read(paths: &[PathBuf]) -> Contents {
         }
         std::fs::read(path)
     };
-    paths.iter().map(|path| read_one(path).map_err(|error| Missing(format!("{}: {error}", path.display())))).collect()
+    paths
+        .iter()
+        .map(|path| read_one(path).map_err(|error| Unreadable(format!("{}: {error}", path.display()))))
+        .collect()
 }
 
 #[cfg(test)]

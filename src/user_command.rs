@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
+use uuid::Uuid;
 
 use crate::{
     auth::{
-        Right, hash,
+        MAX_PASSWORD_BYTES, Right, hash,
         users::{Users, check_name, hash_key, new_key, parse_glob},
     },
     config::Access,
@@ -113,7 +114,13 @@ struct UsersFile {
 impl UsersFile {
     fn open(path: &Path) -> anyhow::Result<Self> {
         // What is replaced is the file itself and not a link to it.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = match fs::canonicalize(path) {
+            Ok(path) => path,
+            Err(error) if path.is_symlink() => {
+                return Err(error).with_context(|| format!("{} is a link that leads nowhere", path.display()));
+            }
+            Err(_) => path.to_owned(),
+        };
         let directory = directory_of(&path);
         let lock = File::open(directory).with_context(|| format!("{} cannot be opened", directory.display()))?;
         lock.lock().with_context(|| format!("{} cannot be locked", directory.display()))?;
@@ -135,6 +142,8 @@ impl UsersFile {
         }
         ensure!(self.user(name).is_none(), "there is a user {name} already: `user passwd {name}` changes the password");
         let mut user = Table::new();
+        // Whoever has the name later inherits nothing.
+        user["id"] = value(Uuid::new_v4().to_string());
         user["password"] = value(ask_password()?);
         for (right, globs) in Right::ALL.into_iter().zip(lists) {
             user[right.name()] = value(globs.iter().collect::<Array>());
@@ -199,7 +208,11 @@ impl UsersFile {
 
     /// Replaces the file at once: whoever reads it finds the old one or the new one, whole.
     fn save(&self) -> anyhow::Result<()> {
-        let text = self.document.to_string();
+        let mut text = self.document.to_string();
+        if text.trim().is_empty() {
+            // The server takes a file with nothing in it for a mishap.
+            text.push_str("[users]\n");
+        }
         // What the server would not read is not written.
         Users::read(&text).map_err(anyhow::Error::msg)?;
         let before = fs::metadata(&self.path).ok();
@@ -240,6 +253,10 @@ fn ask_password() -> anyhow::Result<String> {
         line.trim_end_matches(['\r', '\n']).to_owned()
     };
     ensure!(!password.is_empty(), "the password is empty; nothing was changed");
+    ensure!(
+        password.len() <= MAX_PASSWORD_BYTES,
+        "the password is too long: {MAX_PASSWORD_BYTES} bytes are the limit; nothing was changed"
+    );
     if password.chars().count() < SHORT_PASSWORD {
         eprintln!("The password is short: {SHORT_PASSWORD} characters or more are hard to guess.");
     }

@@ -19,6 +19,14 @@ use crate::{config::ClientLimits, error::Error, session::SessionId};
 /// Clients that are remembered at most. Whoever is forgotten begins anew.
 const REMEMBERED: NonZero<usize> = NonZero::new(16_384).unwrap();
 
+/// Logins of one user that may follow each other at once, and how many a minute after that. What was ended of them has to be
+/// remembered for as long as it would have lasted.
+const LOGINS_AT_ONCE: NonZeroU32 = NonZeroU32::new(60).unwrap();
+/// See [`LOGINS_AT_ONCE`].
+const LOGINS_A_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// Sessions of one client among which those that have ended are not looked for.
+const FEW_SESSIONS: usize = 64;
+
 /// Who counts as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Name {
@@ -41,9 +49,29 @@ pub struct Client {
     limits: ClientLimits,
     session_life: Duration,
     pushes: Option<DefaultDirectRateLimiter>,
+    logins: DefaultDirectRateLimiter,
     viewers: AtomicUsize,
-    /// When each session was last pushed to.
-    sessions: Mutex<HashMap<SessionId, Instant>>,
+    sessions: Mutex<Sessions>,
+}
+
+/// The sessions that one client pushes to.
+#[derive(Default)]
+struct Sessions {
+    /// When each was last pushed to.
+    last: HashMap<SessionId, Instant>,
+    /// When those that have ended were last looked for.
+    cleared: Option<Instant>,
+}
+
+impl Sessions {
+    /// Forgets those that have ended, if that was not just done.
+    fn clear(&mut self, life: Duration) {
+        let pause = life.min(Duration::from_secs(1));
+        if self.cleared.is_none_or(|cleared| cleared.elapsed() >= pause) {
+            self.last.retain(|_, last| last.elapsed() < life);
+            self.cleared = Some(Instant::now());
+        }
+    }
 }
 
 /// One session that a client watches. Dropping it makes room for another.
@@ -58,8 +86,9 @@ impl Clients {
         let new = || {
             let pushes =
                 NonZeroU32::new(self.limits.push_rate).map(|rate| RateLimiter::direct(Quota::per_second(rate)));
+            let logins = RateLimiter::direct(Quota::per_minute(LOGINS_A_MINUTE).allow_burst(LOGINS_AT_ONCE));
             let (viewers, sessions) = (AtomicUsize::new(0), Mutex::default());
-            Arc::new(Client { limits: self.limits, session_life: self.session_life, pushes, viewers, sessions })
+            Arc::new(Client { limits: self.limits, session_life: self.session_life, pushes, logins, viewers, sessions })
         };
         locked(&self.clients).get_or_insert(name, new).clone()
     }
@@ -74,9 +103,9 @@ impl Client {
         let limit = self.limits.sessions;
         if limit > 0 {
             let mut sessions = locked(&self.sessions);
-            if sessions.len() >= limit && !sessions.contains_key(session) {
-                sessions.retain(|_, last| last.elapsed() < self.session_life);
-                if sessions.len() >= limit {
+            if sessions.last.len() >= limit && !sessions.last.contains_key(session) {
+                sessions.clear(self.session_life);
+                if sessions.last.len() >= limit {
                     let what = "too many sessions pushed to at once";
                     return Err(Error::ClientLimit { what, limit, variable: "MAX_CLIENT_SESSIONS" });
                 }
@@ -95,10 +124,23 @@ impl Client {
             return;
         }
         let mut sessions = locked(&self.sessions);
-        match sessions.get_mut(session) {
+        match sessions.last.get_mut(session) {
             Some(last) => *last = Instant::now(),
-            None => drop(sessions.insert(session.clone(), Instant::now())),
+            None => {
+                if sessions.last.len() >= FEW_SESSIONS {
+                    sessions.clear(self.session_life);
+                }
+                sessions.last.insert(session.clone(), Instant::now());
+            }
         }
+    }
+
+    /// Whether the user may log in once more.
+    ///
+    /// # Errors
+    /// [`Error::TooManyLogins`].
+    pub fn may_log_in(&self) -> Result<(), Error> {
+        self.logins.check().map_err(|_| Error::TooManyLogins { retry_after: Duration::from_secs(6) })
     }
 
     /// Watches one session more.

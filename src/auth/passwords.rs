@@ -1,11 +1,10 @@
 //! Checking passwords: slow on purpose, so on a thread of its own that yields to all others.
 
 use std::{
+    collections::VecDeque,
     io,
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    panic::catch_unwind,
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -19,22 +18,22 @@ use tokio::sync::oneshot;
 use super::{
     Network, locked,
     throttle::Throttle,
-    users::{User, Users},
+    users::{MAX_NAME_BYTES, User, Users},
 };
 use crate::error::Error;
 
 /// The longest password that is looked at, in bytes.
-const MAX_PASSWORD_BYTES: usize = 1024;
-/// Logins that may wait for their turn: at some 30 ms each, the last one waits for 2 s.
-const MAX_WAITING: usize = 64;
+pub const MAX_PASSWORD_BYTES: usize = 1024;
+/// Logins of users at addresses where they are known that may wait: at some 30 ms each, the last one waits for half a
+/// minute. That many cameras come at once when the users file has changed.
+const MAX_KNOWN_WAITING: usize = 1024;
+/// Logins of others that may wait, after those: the last one for 2 s.
+const MAX_STRANGERS_WAITING: usize = 64;
 /// When to come back where more wait.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// The lowest priority that Linux has: frames go before passwords.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 19;
-
-/// What is checked against where there is no such user: that takes as long as where there is one.
-type Nobody = String;
 
 /// A login to be checked.
 struct Job {
@@ -45,11 +44,26 @@ struct Job {
     answer: oneshot::Sender<Result<Arc<User>, Error>>,
 }
 
-/// The thread that checks passwords. It ends when this is dropped.
-pub struct Passwords {
-    jobs: SyncSender<Job>,
-    throttle: Arc<Mutex<Throttle>>,
+/// The logins that wait, those of known users before those of strangers.
+#[derive(Default)]
+struct Waiting {
+    known: VecDeque<Job>,
+    strangers: VecDeque<Job>,
+    closed: bool,
 }
+
+/// What the thread and those who ask it share.
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Something waits, or nothing more will come.
+    woken: Condvar,
+    throttle: Mutex<Throttle>,
+    /// A hash that is checked where there is no such user: that takes as long as where there is one.
+    nobody: String,
+}
+
+/// The thread that checks passwords. It ends when this is dropped.
+pub struct Passwords(Arc<Shared>);
 
 impl Passwords {
     /// Starts the thread.
@@ -57,19 +71,19 @@ impl Passwords {
     /// # Errors
     /// When there is none to be had, or no random number.
     pub fn new() -> io::Result<Self> {
-        let throttle = Arc::new(Mutex::new(Throttle::new()));
-        let (jobs, waiting) = sync_channel(MAX_WAITING);
         let nobody = hash("nobody has this").map_err(io::Error::other)?;
-        let shared = throttle.clone();
-        thread::Builder::new().name("passwords".into()).spawn(move || work(&waiting, &shared, &nobody))?;
-        Ok(Self { jobs, throttle })
+        let (waiting, woken, throttle) = (Mutex::default(), Condvar::new(), Mutex::new(Throttle::new()));
+        let shared = Arc::new(Shared { waiting, woken, throttle, nobody });
+        let passwords = Self(shared.clone());
+        thread::Builder::new().name("passwords".into()).spawn(move || shared.work())?;
+        Ok(passwords)
     }
 
     /// The user of this name and password.
     ///
     /// # Errors
-    /// [`Error::BadCredentials`]; [`Error::TooManyLogins`] where there were too many failures of late, or where too many
-    /// logins wait.
+    /// [`Error::BadCredentials`]; [`Error::TooManyLogins`] where there were too many failures of late; [`Error::LoginsWait`]
+    /// where too many wait for their turn.
     pub async fn check(
         &self,
         users: &Arc<Users>,
@@ -77,66 +91,105 @@ impl Passwords {
         password: &str,
         address: Network,
     ) -> Result<Arc<User>, Error> {
-        if name.len() > super::users::MAX_NAME_BYTES || password.len() > MAX_PASSWORD_BYTES {
+        if name.len() > MAX_NAME_BYTES || password.len() > MAX_PASSWORD_BYTES {
             return Err(Error::BadCredentials);
         }
-        if let Some(known) = look_up(&self.throttle, users, name, password, address) {
+        if let Some(known) = self.0.look_up(users, name, password, address) {
             return known;
         }
         let (answer, answered) = oneshot::channel();
+        let is_known = locked(&self.0.throttle).is_known(name, address, Instant::now());
         let (name, password) = (name.to_owned(), password.to_owned());
-        let busy = Error::TooManyLogins { retry_after: BUSY_PAUSE };
-        if self.jobs.try_send(Job { users: users.clone(), name, password, address, answer }).is_err() {
-            return Err(busy);
-        }
-        answered.await.unwrap_or(Err(busy))
+        self.0.queue(is_known, Job { users: users.clone(), name, password, address, answer })?;
+        answered.await.unwrap_or(Err(Error::LoginsWait { retry_after: BUSY_PAUSE }))
     }
 }
 
-/// What can be said at once. It comes before the memory is asked: else whoever guesses would be told of every right guess.
-fn look_up(
-    throttle: &Mutex<Throttle>,
-    users: &Users,
-    name: &str,
-    password: &str,
-    address: Network,
-) -> Option<Result<Arc<User>, Error>> {
-    let now = Instant::now();
-    let mut throttle = locked(throttle);
-    if let Err(retry_after) = throttle.check(name, address, now) {
-        return Some(Err(Error::TooManyLogins { retry_after }));
+impl Drop for Passwords {
+    fn drop(&mut self) {
+        locked(&self.0.waiting).closed = true;
+        self.0.woken.notify_one();
     }
-    let user = users.remembered(&users.pair(name, password))?;
-    if user.is_some() {
-        throttle.succeeded(name, address, now);
-    }
-    Some(user.ok_or(Error::BadCredentials))
 }
 
-fn work(waiting: &Receiver<Job>, throttle: &Mutex<Throttle>, nobody: &Nobody) {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "the thread that checks passwords keeps its priority");
+impl Shared {
+    fn queue(&self, is_known: bool, job: Job) -> Result<(), Error> {
+        let mut waiting = locked(&self.waiting);
+        let (queue, most) = match is_known {
+            true => (&mut waiting.known, MAX_KNOWN_WAITING),
+            false => (&mut waiting.strangers, MAX_STRANGERS_WAITING),
+        };
+        // Whoever has given up makes room.
+        if queue.len() >= most {
+            queue.retain(|job| !job.answer.is_closed());
+        }
+        if queue.len() >= most {
+            return Err(Error::LoginsWait { retry_after: BUSY_PAUSE });
+        }
+        queue.push_back(job);
+        self.woken.notify_one();
+        Ok(())
     }
-    while let Ok(Job { users, name, password, address, answer }) = waiting.recv() {
-        // Whoever asked may have gone, and the same may have been asked while it waited.
-        if answer.is_closed() {
-            continue;
+
+    /// The next login; nothing when no more will come.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = locked(&self.waiting);
+        loop {
+            if waiting.closed {
+                return None;
+            }
+            if let Some(job) = waiting.known.pop_front() {
+                return Some(job);
+            }
+            if let Some(job) = waiting.strangers.pop_front() {
+                return Some(job);
+            }
+            waiting = self.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(known) = look_up(throttle, &users, &name, &password, address) {
-            let _ = answer.send(known);
-            continue;
-        }
-        let user = users.get(&name);
-        let right = verify(&password, user.map_or(nobody, |user| &user.password));
-        let user = user.filter(|_| right).cloned();
-        users.remember(users.pair(&name, &password), user.clone());
+    }
+
+    /// What can be said at once. It comes before the memory is asked: else whoever guesses would be told of every right
+    /// guess.
+    fn look_up(&self, users: &Users, name: &str, password: &str, address: Network) -> Option<Result<Arc<User>, Error>> {
         let now = Instant::now();
-        match &user {
-            Some(_) => locked(throttle).succeeded(&name, address, now),
-            None => locked(throttle).failed(&name, address, now),
+        let mut throttle = locked(&self.throttle);
+        if let Err(retry_after) = throttle.check(name, address, now) {
+            return Some(Err(Error::TooManyLogins { retry_after }));
         }
-        let _ = answer.send(user.ok_or(Error::BadCredentials));
+        let user = users.remembered(&users.pair(name, password))?;
+        if user.is_some() {
+            throttle.succeeded(name, address, now);
+        }
+        Some(user.ok_or(Error::BadCredentials))
+    }
+
+    fn work(&self) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::debug!(%error, "the thread that checks passwords keeps its priority");
+        }
+        while let Some(Job { users, name, password, address, answer }) = self.next() {
+            // Whoever asked may have gone, and the same may have been asked while it waited.
+            if answer.is_closed() {
+                continue;
+            }
+            if let Some(known) = self.look_up(&users, &name, &password, address) {
+                let _ = answer.send(known);
+                continue;
+            }
+            let user = users.get(&name);
+            let hash = user.map(|user| &user.password).or(users.dearest()).unwrap_or(&self.nobody);
+            // Whatever became of one hash, the next login is looked at.
+            let right = catch_unwind(|| verify(&password, hash)).unwrap_or(false);
+            let user = user.filter(|_| right).cloned();
+            users.remember(users.pair(&name, &password), user.clone());
+            let now = Instant::now();
+            match &user {
+                Some(_) => locked(&self.throttle).succeeded(&name, address, now),
+                None => locked(&self.throttle).failed(&name, address, now),
+            }
+            let _ = answer.send(user.ok_or(Error::BadCredentials));
+        }
     }
 }
 

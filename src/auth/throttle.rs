@@ -12,10 +12,13 @@ use super::Network;
 
 /// Failures that cost an account nothing: a person's typing.
 const FREE_FOR_ACCOUNT: u32 = 5;
-/// Failures that cost an address nothing: many people and cameras may be behind one.
+/// Failures that cost an address nothing: many people and cameras may be behind one. As many cost nothing where an account is
+/// known at an address.
 const FREE_FOR_ADDRESS: u32 = 20;
 /// The longest wait after a failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The same where the account is known at the address: who lives there waits too.
+const LONGEST_WAIT_AT_HOME: Duration = Duration::from_secs(4);
 /// Failures are forgotten so long after the last one.
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// An address that has logged in as a user is known for so long: an account that others guess at stays open to it.
@@ -27,7 +30,14 @@ const REMEMBERED: NonZero<usize> = NonZero::new(16_384).unwrap();
 pub struct Throttle {
     accounts: LruCache<String, Failures>,
     addresses: LruCache<Network, Failures>,
-    known: LruCache<(String, Network), Instant>,
+    known: LruCache<(String, Network), Known>,
+}
+
+/// An account that has logged in at an address.
+#[derive(Clone, Copy)]
+struct Known {
+    since: Instant,
+    failures: Failures,
 }
 
 #[derive(Clone, Copy)]
@@ -38,10 +48,15 @@ struct Failures {
 
 impl Failures {
     /// What is left of the wait that follows the failures.
-    fn wait(&self, free: u32, now: Instant) -> Option<Duration> {
+    fn wait(&self, free: u32, longest: Duration, now: Instant) -> Option<Duration> {
         let over = self.count.checked_sub(free)?;
-        let wait = Duration::from_secs(1 << over.min(6)).min(LONGEST_WAIT);
+        let wait = Duration::from_secs(1 << over.min(6)).min(longest);
         (self.last + wait).checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    fn count(&mut self, now: Instant) {
+        let before = if now.duration_since(self.last) > FORGET { 0 } else { self.count };
+        *self = Self { count: before.saturating_add(1), last: now };
     }
 }
 
@@ -57,34 +72,53 @@ impl Throttle {
 
     /// Whether a login is looked at now, and if not, in what time.
     pub fn check(&mut self, account: &str, address: Network, now: Instant) -> Result<(), Duration> {
-        let wait = self.addresses.get(&address).and_then(|failures| failures.wait(FREE_FOR_ADDRESS, now));
-        let wait = wait.or_else(|| {
-            let wait = self.accounts.get(account)?.wait(FREE_FOR_ACCOUNT, now)?;
-            let known = self.known.get(&(account.to_owned(), address));
-            known.is_none_or(|since| now.duration_since(*since) > KNOWN).then_some(wait)
-        });
+        let wait = match self.known(account, address, now) {
+            // What others do, from here or from elsewhere, does not count.
+            Some(known) => known.failures.wait(FREE_FOR_ADDRESS, LONGEST_WAIT_AT_HOME, now),
+            None => {
+                let of_address = self.addresses.get(&address);
+                let of_address = of_address.and_then(|failures| failures.wait(FREE_FOR_ADDRESS, LONGEST_WAIT, now));
+                let of_account = self.accounts.get(account);
+                of_address.or(of_account.and_then(|failures| failures.wait(FREE_FOR_ACCOUNT, LONGEST_WAIT, now)))
+            }
+        };
         // In whole seconds, and never too early.
         wait.map_or(Ok(()), |wait| Err(Duration::from_secs(wait.as_secs() + 1)))
     }
 
+    /// Whether the account has logged in at the address within [`KNOWN`].
+    pub fn is_known(&mut self, account: &str, address: Network, now: Instant) -> bool {
+        self.known(account, address, now).is_some()
+    }
+
+    fn known(&mut self, account: &str, address: Network, now: Instant) -> Option<&mut Known> {
+        let known = self.known.get_mut(&(account.to_owned(), address));
+        known.filter(|known| now.duration_since(known.since) <= KNOWN)
+    }
+
     /// A login has failed.
     pub fn failed(&mut self, account: &str, address: Network, now: Instant) {
+        if let Some(known) = self.known(account, address, now) {
+            known.failures.count(now);
+        }
         count(&mut self.accounts, account.to_owned(), now);
         count(&mut self.addresses, address, now);
     }
 
     /// A login has succeeded. What has failed before is not forgotten for it: whoever guesses would wait for others.
     pub fn succeeded(&mut self, account: &str, address: Network, now: Instant) {
-        self.known.put((account.to_owned(), address), now);
+        match self.known(account, address, now) {
+            Some(known) => known.since = now,
+            None => {
+                let failures = Failures { count: 0, last: now };
+                self.known.put((account.to_owned(), address), Known { since: now, failures });
+            }
+        }
     }
 }
 
 fn count<K: Hash + Eq>(failures: &mut LruCache<K, Failures>, key: K, now: Instant) {
-    let failures = failures.get_or_insert_mut(key, || Failures { count: 0, last: now });
-    if now.duration_since(failures.last) > FORGET {
-        failures.count = 0;
-    }
-    *failures = Failures { count: failures.count.saturating_add(1), last: now };
+    failures.get_or_insert_mut(key, || Failures { count: 0, last: now }).count(now);
 }
 
 #[cfg(test)]
@@ -139,6 +173,16 @@ mod tests {
         assert!(throttle.check("ann", network(99), later).is_err());
         assert!(throttle.check("ann", network(1), later).is_ok());
         assert!(throttle.check("bob", network(99), later).is_ok());
+        // Others at the same address guess too, at accounts that do not exist, and at this one.
+        for number in 0..100 {
+            throttle.failed(&format!("user{number}"), network(1), later);
+        }
+        assert!(throttle.check("eve", network(1), later).is_err());
+        assert!(throttle.check("ann", network(1), later).is_ok());
+        for _ in 0..100 {
+            throttle.failed("ann", network(1), later);
+        }
+        assert!(throttle.check("ann", network(1), later).unwrap_err() <= LONGEST_WAIT_AT_HOME + Duration::from_secs(1));
         assert!(throttle.check("ann", network(1), later + KNOWN).is_ok(), "and the guesses are forgotten by then");
     }
 

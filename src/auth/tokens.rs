@@ -47,7 +47,7 @@ pub struct Login {
 /// A link: one right on one session, for a time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Link {
-    /// Who made it; nobody where there are no users.
+    /// The id of the user who made it; nobody where there are no users.
     pub maker: Option<String>,
     /// The session.
     pub session: String,

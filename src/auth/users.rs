@@ -23,6 +23,8 @@ pub const MAX_NAME_BYTES: usize = 128;
 const REMEMBERED: NonZero<usize> = NonZero::new(4096).unwrap();
 /// The most memory that checking one password may take, in KiB: a users file cannot fill the machine.
 const MAX_HASH_KIB: u32 = 256 * 1024;
+/// The most passes over it, and the most lanes.
+const MAX_HASH_PASSES: u32 = 16;
 /// What an API key begins with, so that people and scanners of code see what it is.
 const KEY_PREFIX: &str = "imgs_";
 /// Random bytes in an API key.
@@ -39,6 +41,7 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
+    id: Option<String>,
     password: String,
     key: Option<String>,
     #[serde(default)]
@@ -57,8 +60,12 @@ struct Entry {
 pub struct User {
     /// The name.
     pub name: String,
+    /// What links and sessions of this user's are known by: not the name, which somebody else may have later.
+    pub(super) id: String,
     /// The password's hash, a PHC string.
     pub(super) password: String,
+    /// What checking it costs: KiB times passes.
+    cost: u64,
     /// The hash of the API key, as the file has it.
     key: Option<String>,
     rights: [Vec<Pattern>; Right::ALL.len()],
@@ -71,7 +78,7 @@ impl User {
     pub(super) fn may(&self, right: Right, session: &SessionId, key: &Key) -> bool {
         self.admin
             || self.rights[right as usize].iter().any(|glob| glob.matches(session.as_str()))
-            || key.owns(&self.name, session)
+            || key.owns(&self.id, session)
     }
 
     /// The globs of a right, as the file has them.
@@ -91,6 +98,9 @@ impl User {
 pub struct Users {
     by_name: HashMap<String, Arc<User>>,
     by_key: HashMap<String, Arc<User>>,
+    by_id: HashMap<String, Arc<User>>,
+    /// The hash that takes longest.
+    dearest: Option<String>,
     /// What pairs of name and password are remembered by: their HMAC under a key that is never kept.
     pairs: hmac::Key,
     right: std::sync::Mutex<LruCache<Pair, Arc<User>>>,
@@ -108,7 +118,12 @@ impl Users {
     /// What is wrong with it, for people.
     pub fn parse(contents: &Contents) -> Result<Self, String> {
         let file = contents.first().ok_or("there is no users file")?.as_ref().map_err(ToString::to_string)?;
-        Self::read(std::str::from_utf8(file).map_err(|_| "it is not UTF-8")?)
+        let text = std::str::from_utf8(file).map_err(|_| "it is not UTF-8")?;
+        // One that was emptied by accident, or is just being written, is to log nobody out.
+        if text.trim().is_empty() {
+            return Err("it is empty: `image-streamer user add` adds users".into());
+        }
+        Self::read(text)
     }
 
     /// Reads a file's text.
@@ -117,9 +132,14 @@ impl Users {
     /// What is wrong with it, for people.
     pub fn read(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| {
-            // Not the line itself: a password may be in it.
             let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            format!("line {line}: {}", error.message())
+            // Nothing of the line itself, and no value in it: that may be a password.
+            let names_only =
+                |message: &&str| message.starts_with("missing field") || message.starts_with("unknown field");
+            let what = Some(error.message())
+                .filter(names_only)
+                .unwrap_or("this is not TOML, or not a value that is expected here");
+            format!("line {line}: {what}")
         })?;
         let users = file.users.into_iter().map(|(name, entry)| read_user(name, entry).map(Arc::new));
         let users = users.collect::<Result<Vec<_>, String>>()?;
@@ -128,6 +148,8 @@ impl Users {
         SystemRandom::new().fill(&mut secret).map_err(|_| "the system gives no random numbers")?;
         Ok(Self {
             by_key: with_key.collect(),
+            by_id: users.iter().map(|user| (user.id.clone(), user.clone())).collect(),
+            dearest: users.iter().max_by_key(|user| user.cost).map(|user| user.password.clone()),
             by_name: users.into_iter().map(|user| (user.name.clone(), user)).collect(),
             pairs: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             right: LruCache::new(REMEMBERED).into(),
@@ -138,6 +160,16 @@ impl Users {
     /// The user of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<User>> {
         self.by_name.get(name)
+    }
+
+    /// The user with this id.
+    pub(super) fn with_id(&self, id: &str) -> Option<&Arc<User>> {
+        self.by_id.get(id)
+    }
+
+    /// The hash that takes longest to check, for names that nobody has.
+    pub(super) fn dearest(&self) -> Option<&String> {
+        self.dearest.as_ref()
     }
 
     /// The user with this API key.
@@ -189,9 +221,11 @@ fn read_user(name: String, entry: Entry) -> Result<User, String> {
     let hash = hash
         .ok_or_else(|| fault("password: expected an argon2id hash, as `image-streamer user passwd` makes it".into()))?;
     let params = argon2::Params::try_from(&hash).map_err(|error| fault(format!("password: {error}")))?;
-    if params.m_cost() > MAX_HASH_KIB {
-        return Err(fault(format!("password: its hash needs {} KiB, the limit is {MAX_HASH_KIB}", params.m_cost())));
+    if params.m_cost() > MAX_HASH_KIB || params.t_cost() > MAX_HASH_PASSES || params.p_cost() > MAX_HASH_PASSES {
+        let limits = format!("{MAX_HASH_KIB} KiB, {MAX_HASH_PASSES} passes and as many lanes");
+        return Err(fault(format!("password: its hash costs more than the limit of {limits}")));
     }
+    let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
     if entry.key.as_ref().is_some_and(|key| key.len() != hash_key("").len()) {
         return Err(fault("key: expected a SHA-256 hash, as `image-streamer user key` makes it".into()));
     }
@@ -201,8 +235,8 @@ fn read_user(name: String, entry: Entry) -> Result<User, String> {
     for (right, globs) in Right::ALL.into_iter().zip(lists) {
         rights[right as usize] = compile(globs).map_err(|what| fault(format!("{right}: {what}")))?;
     }
-    let Entry { password, key, admin, .. } = entry;
-    Ok(User { name, password, key, rights, admin })
+    let Entry { id, password, key, admin, .. } = entry;
+    Ok(User { id: id.unwrap_or_else(|| name.clone()), name, password, cost, key, rights, admin })
 }
 
 /// Checks a user's name.
@@ -278,7 +312,7 @@ mod tests {
             assert_eq!(may(ann, right, session), granted, "{right} {session}");
         }
         assert!(Right::ALL.into_iter().all(|right| may("root", right, "x")));
-        let own = key.new_session(ann);
+        let own = key.new_session(&users.get(ann).unwrap().id);
         assert!(Right::ALL.into_iter().all(|right| may(ann, right, own.as_str())));
         assert!(users.get("bob").is_none());
     }
@@ -300,10 +334,14 @@ mod tests {
             ("users = 1", "line 1"),
             ("\n[users", "line 2"),
             ("[users.ann]\npassword = HASH", "line 2"),
+            ("[users.ann]\npassword = 12345678", "line 2"),
+            ("[users.ann]\npassword = \"HASH\"\nadmin = \"hunter2\"", "line 3"),
+            ("[users.ann]\npassword = \"$argon2id$v=19$m=16,t=99,p=1$c29tZXNhbHQ$bmljZSB0cnkgb2YgeW91cnMh\"", "passes"),
         ] {
             let fault = users(text).err().unwrap_or_else(|| panic!("{text}"));
             assert!(fault.contains(word), "{text}: {fault}");
-            assert!(!fault.contains("secret") && !fault.contains("bmljZSB0cnkgb2Y"), "{fault}");
+            assert!(!["secret", "12345678", "hunter2"].iter().any(|value| fault.contains(value)));
+            assert!(!fault.contains("bmljZSB0cnkgb2Y"), "{fault}");
         }
         assert!(users("").unwrap().sorted().is_empty());
     }

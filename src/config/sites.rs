@@ -1,6 +1,6 @@
 //! Other sites' pages.
 
-use actix_web::http::{Uri, header::HeaderValue};
+use actix_web::http::Uri;
 use serde::Deserialize;
 
 use super::{Faults, Texts, Variable};
@@ -47,24 +47,28 @@ impl Sites {
             if text == "*" {
                 return Some(Cors::Any);
             }
-            let origins = text.split(',').map(|origin| origin.trim().to_owned());
-            origins.map(|origin| is_origin(&origin).then_some(origin)).collect::<Option<_>>().map(Cors::Only)
+            text.split(',').map(|origin| parse_origin(origin.trim())).collect::<Option<_>>().map(Cors::Only)
         });
         let allowed = "a URL without a path, like https://cams.example.org (a path goes into BASE_PATH)";
         let public_url = faults.read("PUBLIC_URL", env.public_url.as_ref(), None, allowed, |text| {
-            let origin = text.trim_end_matches('/').to_ascii_lowercase();
-            is_origin(&origin).then_some(Some(origin))
+            parse_origin(text.trim_end_matches('/')).map(Some)
         });
         Self { cors, public_url }
     }
 }
 
-/// Scheme, host and perhaps port, as browsers send them in `Origin`.
-fn is_origin(text: &str) -> bool {
-    HeaderValue::from_str(text).is_ok()
-        && text.parse::<Uri>().is_ok_and(|uri| {
-            let bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with('/');
-            bare && matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.host().is_some_and(|host| !host.is_empty())
-        })
+/// Scheme, host and perhaps port, as browsers send them in `Origin`: in small letters, and without the port that the scheme
+/// means anyway.
+#[must_use]
+pub fn parse_origin(text: &str) -> Option<String> {
+    let uri: Uri = text.parse().ok()?;
+    let bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with('/') && !text.contains('@');
+    let (scheme, host) = (uri.scheme_str()?, uri.host().filter(|host| !host.is_empty())?.to_ascii_lowercase());
+    match (scheme, uri.port_u16()) {
+        ("http" | "https", None) | ("http", Some(80)) | ("https", Some(443)) => {
+            bare.then(|| format!("{scheme}://{host}"))
+        }
+        ("http" | "https", Some(port)) => bare.then(|| format!("{scheme}://{host}:{port}")),
+        _ => None,
+    }
 }

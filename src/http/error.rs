@@ -36,15 +36,18 @@ impl ResponseError for Error {
             Self::BodyStalled { .. } | Self::StreamStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
-            Self::CrossSite { .. } | Self::Forbidden { .. } | Self::AdminNeeded | Self::UserNeeded => {
-                StatusCode::FORBIDDEN
-            }
+            Self::CrossSite { .. }
+            | Self::Forbidden { .. }
+            | Self::AdminNeeded
+            | Self::UserNeeded
+            | Self::RightEnded => StatusCode::FORBIDDEN,
             Self::TooManyLogins { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Busy { .. }
+            | Self::LoginsWait { .. }
             | Self::TooManySessions { .. }
             | Self::Prefetch
             | Self::StoreUnavailable(_)
@@ -57,7 +60,7 @@ impl ResponseError for Error {
         tracing::debug!(code = self.code(), error = %self, cause = std::error::Error::source(self), "refused");
         let mut response = answer(status, self.code(), self.to_string());
         match self {
-            Self::TooManyLogins { retry_after } => {
+            Self::TooManyLogins { retry_after } | Self::LoginsWait { retry_after } => {
                 response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().into());
             }
             _ if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => {

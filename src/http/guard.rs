@@ -1,7 +1,10 @@
 //! Who gets in: every route says what it [`Needs`], and [`admit`] holds everybody to it.
 
 use std::{
-    pin::Pin,
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -23,7 +26,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::{
     auth::{Auth, Credentials, Right, Visitor},
-    config::{Cors, Proxy, Sites},
+    config::{Cors, Proxy, Sites, parse_origin},
     edge::Edge,
     error::Error,
     session::SessionId,
@@ -75,24 +78,45 @@ pub async fn admit(
         return next.call(request).await;
     }
     let session = SessionId::extract(request.request()).await.ok();
-    let may = move |visitor: &Visitor| check(needs, visitor, session.as_ref()).is_ok();
-    if request.headers().contains_key(header::TRANSFER_ENCODING) {
-        // A body without an end.
-        let mut payload = request.take_payload();
-        let mut lost = Box::pin(visitor.clone().lost(may.clone()));
-        let chunks = stream::poll_fn(move |context| match lost.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
-            Poll::Pending => payload.poll_next_unpin(context),
+    let watch = Watch::new(move || {
+        let session = session.clone();
+        visitor.clone().lost(move |visitor| check(needs, visitor, session.as_ref()).is_ok())
+    });
+    // What comes in, what is waited for and what goes out: each may go on for as long as it may, and no longer.
+    let ended = Rc::new(Cell::new(false));
+    let payload = request.take_payload();
+    if matches!(payload, Payload::None) {
+        request.set_payload(payload);
+    } else {
+        let (mut payload, mut watch, ended) = (payload, watch.clone(), ended.clone());
+        let chunks = stream::poll_fn(move |context| {
+            let next = payload.poll_next_unpin(context);
+            match watch.poll_lost(next.is_pending(), context) {
+                Poll::Ready(()) => {
+                    ended.set(true);
+                    Poll::Ready(Some(Err(PayloadError::Incomplete(None))))
+                }
+                Poll::Pending => next,
+            }
         });
         request.set_payload(Payload::Stream { payload: Box::pin(chunks) });
     }
-    let response = next.call(request).await?;
+    let (mut handling, mut waiting) = (pin!(next.call(request)), watch.clone());
+    let response = poll_fn(|context| {
+        let answer = handling.as_mut().poll(context);
+        match answer {
+            Poll::Pending => waiting.poll_lost(true, context).map(|()| Err(Error::RightEnded.into())),
+            answer => answer,
+        }
+    });
+    let response = response.await?;
+    if ended.get() && response.status().is_client_error() {
+        return Err(Error::RightEnded.into());
+    }
     if !matches!(response.response().body().size(), BodySize::Stream) {
         return Ok(response);
     }
-    let lasting =
-        |body| BoxBody::new(Lasting { body, lost: Some(Box::new(move || Box::pin(visitor.lost(may)))), losing: None });
-    Ok(response.map_body(|_, body| lasting(body)))
+    Ok(response.map_body(|_, body| BoxBody::new(Lasting { body, watch })))
 }
 
 /// Whether a client that asks before it sends its body (`Expect: 100-continue`) is told no: it has shown no credentials at all,
@@ -101,8 +125,11 @@ pub fn refuse_before_body(auth: &Auth, head: &RequestHead) -> Option<Error> {
     let shows_some = head.headers().contains_key(header::AUTHORIZATION)
         || head.headers().contains_key(header::COOKIE)
         || head.uri.query().is_some_and(|query| query.contains("token="));
-    let is_login = head.uri.path().ends_with("/login");
-    (auth.has_users() && !shows_some && !is_login).then_some(Error::LoginNeeded)
+    let path = head.uri.path();
+    // Whatever else takes a body needs somebody.
+    let needs_some =
+        matches!(head.method, Method::POST | Method::PUT) && !path.ends_with("/login") && !path.ends_with("/logout");
+    (auth.has_users() && needs_some && !shows_some).then_some(Error::LoginNeeded)
 }
 
 /// The visitor, who has what is needed.
@@ -151,6 +178,7 @@ fn may_read_metrics(auth: &Auth, request: &ServiceRequest) -> bool {
 fn check_site(needs: Needs, request: &ServiceRequest) -> Result<(), Error> {
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("null"));
     let Some(sites) = request.app_data::<web::Data<Sites>>() else { return Ok(()) };
+    let is_https = request.extensions().get::<Edge>().is_some_and(|edge| edge.https);
     let is_socket = request.headers().contains_key(header::UPGRADE);
     let changes = !request.method().is_safe() || needs == Needs::Right(Right::Take);
     // What a browser adds by itself, whichever page asks.
@@ -164,20 +192,25 @@ fn check_site(needs: Needs, request: &ServiceRequest) -> Result<(), Error> {
     };
     let Some(origin) = header(header::ORIGIN) else {
         // Pictures and links of other pages come without an origin.
-        let elsewhere = header(HeaderName::from_static("sec-fetch-site")) == Some("cross-site");
+        let site = header(HeaderName::from_static("sec-fetch-site"));
+        let elsewhere = matches!(site, Some("cross-site" | "same-site"));
         return match guarded && elsewhere {
             true => Err(Error::CrossSite { origin: "another site".into() }),
             false => Ok(()),
         };
     };
-    let is_own = match &sites.public_url {
-        Some(url) => origin.eq_ignore_ascii_case(url),
-        None => {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            host.zip(header(header::HOST)).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
-        }
+    let normal = parse_origin(origin);
+    let is_own = match (&sites.public_url, &normal) {
+        (_, None) => false,
+        (Some(url), Some(origin)) => url == origin,
+        // A proxy that is not trusted may speak HTTPS without our knowing.
+        (None, Some(origin)) => header(header::HOST).is_some_and(|host| {
+            let is = |scheme: &str| parse_origin(&format!("{scheme}://{host}")).as_ref() == Some(origin);
+            is("https") || (!is_https && is("http"))
+        }),
     };
-    let is_listed = matches!(&sites.cors, Cors::Only(origins) if origins.iter().any(|listed| listed == origin));
+    let is_listed =
+        matches!(&sites.cors, Cors::Only(origins) if normal.is_some_and(|origin| origins.contains(&origin)));
     // What a socket says can be read by any page, whatever the answer's headers: here that is for us to refuse.
     let unreadable = is_socket && sites.cors != Cors::Any;
     if is_own || is_listed || !(guarded || unreadable) {
@@ -218,14 +251,43 @@ fn without_token(path: &str, query: &str) -> String {
     if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) }
 }
 
+/// Tells when a visitor may no longer do what is going on.
+struct Watch {
+    lost: Rc<dyn Fn() -> Losing>,
+    /// Made when there is something to wait for: most is done before.
+    losing: Option<Losing>,
+}
+
 type Losing = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Watch {
+    fn new<F: Future<Output = ()> + 'static>(lost: impl Fn() -> F + 'static) -> Self {
+        Self { lost: Rc::new(move || Box::pin(lost())), losing: None }
+    }
+
+    /// Ready once it is over. It is looked for from the moment when something is waited for.
+    fn poll_lost(&mut self, waits: bool, context: &mut Context<'_>) -> Poll<()> {
+        if waits && self.losing.is_none() {
+            self.losing = Some((self.lost)());
+        }
+        match &mut self.losing {
+            Some(losing) => losing.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// One for something else that goes on.
+impl Clone for Watch {
+    fn clone(&self) -> Self {
+        Self { lost: self.lost.clone(), losing: None }
+    }
+}
 
 /// A body without an end, until its visitor may no longer see it.
 struct Lasting {
     body: BoxBody,
-    /// Made when the body first keeps us waiting: most are done before.
-    lost: Option<Box<dyn FnOnce() -> Losing>>,
-    losing: Option<Losing>,
+    watch: Watch,
 }
 
 impl MessageBody for Lasting {
@@ -236,22 +298,10 @@ impl MessageBody for Lasting {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        if let Some(losing) = &mut self.losing
-            && losing.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(None);
-        }
         let next = Pin::new(&mut self.body).poll_next(context);
-        if next.is_pending()
-            && let Some(lost) = self.lost.take()
-        {
-            let mut losing = lost();
-            // It rings later: this is to be woken then.
-            if losing.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            self.losing = Some(losing);
+        match self.watch.poll_lost(next.is_pending(), context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => next,
         }
-        next
     }
 }

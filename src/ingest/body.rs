@@ -38,7 +38,8 @@ pub async fn push(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let captured = captured(&request)?;
+    let (captured, client) = (captured(&request)?, visitor.client());
+    client.may_push(&session)?;
     let mut incoming = Incoming::new(&hub, &request, payload, hub.max_image_bytes())?;
     let (fault, share) = (incoming.fault(), incoming.share());
     let mut picture = Collector::new(declared_length(&request), hub.max_image_bytes());
@@ -46,7 +47,7 @@ pub async fn push(
         let chunk = chunk.map_err(|_| fault.take().unwrap_or(Error::BodyCutOff))?;
         picture.add(&chunk)?;
     }
-    let pushed = super::push(hub, visitor.client(), session, picture.finish(), captured, WayIn::Body, share).await?;
+    let pushed = super::push(hub, client, session, picture.finish(), captured, WayIn::Body, share).await?;
     Ok(answer(json, pushed))
 }
 

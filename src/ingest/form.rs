@@ -46,7 +46,8 @@ pub async fn push(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Error> {
-    let captured = captured(&request)?;
+    let (captured, client) = (captured(&request)?, visitor.client());
+    client.may_push(&session)?;
     let headers = parser_headers(&request)?;
     let incoming = Incoming::new(&hub, &request, payload, hub.max_image_bytes() + FORM_OVERHEAD_BYTES)?;
     let (fault, share) = (incoming.fault(), incoming.share());
@@ -80,9 +81,7 @@ pub async fn push(
             return Err(Error::TooManyFiles);
         }
     }
-    let pushed =
-        super::push(hub, visitor.client(), session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form, share)
-            .await?;
+    let pushed = super::push(hub, client, session, picture.ok_or(Error::NoFile)?, captured, WayIn::Form, share).await?;
     Ok(answer(json, pushed))
 }
 

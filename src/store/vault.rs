@@ -11,8 +11,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-/// Ended logins that are remembered in memory at most. Beyond that, those that would run out soonest are forgotten: nobody
-/// logs out so often, but somebody might try.
+/// Ended logins that are remembered in memory at most. Users cannot log in so often that it is reached.
 const MAX_ENDED: usize = 1_000_000;
 
 /// What replicas share beside frames: the secret that they sign with, and which logins have been ended.
@@ -52,10 +51,8 @@ impl Vault for MemoryVault {
             let now = Instant::now();
             ended.retain(|_, until| *until > now);
         }
-        if ended.len() >= MAX_ENDED
-            && let Some(soonest) = ended.iter().min_by_key(|(_, until)| **until).map(|(login, _)| *login)
-        {
-            ended.remove(&soonest);
+        if ended.len() >= MAX_ENDED {
+            return Err(Error::StoreFull("too many logins have been ended; wait until they run out"));
         }
         ended.insert(login, Instant::now() + life);
         Ok(())

@@ -312,8 +312,9 @@ async fn the_metrics_token_guards_metrics_without_users_too() {
 }
 
 #[tokio::test]
-async fn what_goes_on_for_ever_ends_when_the_right_does() {
+async fn what_goes_on_ends_when_the_right_does() {
     use futures_util::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let file = users().await;
     let server = file.server(&Backend::Memory, &[]).await;
     let login = "Authorization: Basic dmlldzpjb3JyZWN0IGhvcnNlIGJhdHRlcnk=\r\n";
@@ -327,15 +328,27 @@ async fn what_goes_on_for_ever_ends_when_the_right_does() {
     };
     let (mut wall, _) = socket("/ws/view?sessions=cam-1", "view").await.unwrap();
     let (mut camera, _) = socket("/ws/push/cam-1", "publish").await.unwrap();
-    // A push without an end, of which the first picture is seen.
-    let (sender, body) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(8);
-    let body = reqwest::Body::wrap_stream(tokio_stream::wrappers::ReceiverStream::new(body));
-    let request = server.request("POST", "/stream/cam-1").basic_auth("publish", Some(PASSWORD)).body(body);
-    let pushing = tokio::spawn(request.send());
-    sender.send(Ok([PHOTO_JPEG, PHOTO_JPEG].concat())).await.unwrap();
-    assert!(viewer.part().await.headers.contains_key("content-length"));
+    // Pushes without an end, framed in each way there is; of each the first picture is seen.
+    let mut pushes = Vec::new();
+    for framing in
+        ["Transfer-Encoding: chunked", "Content-Length: 99999999", "Upgrade: websocket\r\nConnection: Upgrade"]
+    {
+        let login = "Authorization: Basic cHVibGlzaDpjb3JyZWN0IGhvcnNlIGJhdHRlcnk=";
+        let mut push = server.connect().await;
+        let head = format!("POST /stream/cam-1 HTTP/1.1\r\nHost: a\r\n{login}\r\n{framing}\r\n\r\n");
+        let pictures = [PHOTO_JPEG, PHOTO_JPEG].concat();
+        let chunk = if framing.ends_with("chunked") { format!("{:x}\r\n", pictures.len()) } else { String::new() };
+        push.write_all(&[head.as_bytes(), chunk.as_bytes(), &pictures].concat()).await.unwrap();
+        viewer.part().await;
+        pushes.push((framing, push));
+    }
+    // And waits for a frame that could be taken.
+    let take =
+        |user: &str| server.request("GET", "/image/cam-2?wait=30&empty=204").basic_auth(user, Some(PASSWORD)).send();
+    let waiting = tokio::spawn(take("take"));
 
     file.must(&["remove", "view"], "").await;
+    file.must(&["remove", "take"], "").await;
     file.must(&["passwd", "publish"], "another password").await;
     viewer.ended_within(SOON).await;
     let end = tokio::time::timeout(SOON, async {
@@ -343,8 +356,19 @@ async fn what_goes_on_for_ever_ends_when_the_right_does() {
         while let Some(Ok(_)) = camera.next().await {}
     });
     end.await.expect("the sockets end");
-    let answer = tokio::time::timeout(SOON, pushing).await.expect("the push ends").unwrap();
-    assert!(answer.is_err() || answer.unwrap().status() != 200);
+    for (framing, mut push) in pushes {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(SOON, push.read_to_end(&mut answer));
+        read.await.unwrap_or_else(|_| panic!("{framing}: it goes on")).ok();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 403") && answer.contains("right_ended"), "{answer}");
+    }
+    let waited = tokio::time::timeout(SOON, waiting).await.expect("the wait ends").unwrap().unwrap();
+    assert_eq!(waited.status(), 403);
+    let push = server.request("POST", "/image/cam-2").basic_auth("admin", Some(PASSWORD)).body(PHOTO_JPEG);
+    assert_eq!(Answer::to(push).await.status, 200);
+    let left = Answer::to(server.request("HEAD", "/image/cam-2").basic_auth("admin", Some(PASSWORD))).await;
+    assert_eq!(left.header("x-queue-length"), "1", "nobody took it");
 }
 
 #[tokio::test]
@@ -376,4 +400,37 @@ async fn sockets_refuse_sessions_that_may_not_be_seen_and_go_on() {
         false
     });
     assert!(frame.await.expect("in time"));
+}
+
+#[test]
+fn every_route_is_declared_with_what_it_needs_and_described() {
+    let http = include_str!("../../src/http.rs");
+    let declared: Vec<_> = http.split("at(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(declared.len() >= 17, "{declared:?}");
+    let description = include_str!("openapi.rs");
+    for path in &declared {
+        let is_part_of_a_page = path.starts_with("/assets/");
+        assert!(is_part_of_a_page || description.contains(&format!("{path:?}")), "{path} is not described");
+    }
+    // There is no other way to declare one.
+    assert_eq!(http.matches("web::resource(").count(), 1, "in `at` alone");
+    for other in ["web::route(", ".route(\"", "web::scope(\"", "#[get", "#[post"] {
+        assert!(!http.contains(other), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_before_the_body_is_told_at_once_where_a_login_is_needed_and_nowhere_else() {
+    let file = users().await;
+    let server = file.server(&Backend::Memory, &[]).await;
+    for (method, path, status) in [
+        ("POST", "/image/cam-1", 401),
+        ("PUT", "/image/cam-1", 401),
+        ("GET", "/healthz", 200),
+        ("POST", "/logout", 303),
+        ("POST", "/login", 400),
+    ] {
+        let request = server.request(method, path).header("expect", "100-continue").body("x");
+        assert_eq!(Answer::to(request).await.status, status, "{method} {path}");
+    }
 }

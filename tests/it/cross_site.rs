@@ -70,6 +70,8 @@ async fn with_a_cookie_or_basic_only_own_and_listed_pages_write_take_or_open_soc
             // A picture of another page's comes without an origin, and would take a frame.
             let headers = [*credential, ("sec-fetch-site", "cross-site")];
             ask(&server, "GET", "/image/a", &headers).await.is_refused(403, "cross_site");
+            let sibling = [*credential, ("sec-fetch-site", "same-site")];
+            ask(&server, "GET", "/image/a", &sibling).await.is_refused(403, "cross_site");
             assert_eq!(
                 ask(&server, "GET", "/image/a", &[*credential, ("sec-fetch-site", "same-origin")]).await.status,
                 200
@@ -111,7 +113,7 @@ async fn logging_in_and_out_is_for_own_pages_alone() {
 
 #[tokio::test]
 async fn the_public_url_is_whose_pages_are_ours_where_it_is_told() {
-    let server = Backend::Memory.server(&[("PUBLIC_URL", "https://cams.example.org/")]).await;
+    let server = Backend::Memory.server(&[("PUBLIC_URL", "https://Cams.example.org:443/")]).await;
     let by_host = format!("http://{}", server.address());
     for (origin, allowed) in
         [("https://cams.example.org", true), ("http://cams.example.org", false), (by_host.as_str(), false)]

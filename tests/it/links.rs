@@ -147,6 +147,14 @@ async fn a_link_is_made_only_for_a_right_that_its_maker_holds_and_dies_with_it()
     until(SOON, "the link dies", || async { (server.get(url).await.status == 403).then_some(()) }).await;
     file.must(&["remove", "ann"], "").await;
     until(SOON, "its maker is gone", || async { (server.get(url).await.status == 401).then_some(()) }).await;
+    // Who has the name later has not made it.
+    file.add("ann", &["--view", "*"]).await;
+    until(SOON, "there is another ann", || async {
+        let stats = Answer::to(server.request("GET", "/stats").basic_auth("ann", Some(PASSWORD))).await;
+        (stats.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(server.get(url).await.status, 401);
 }
 
 #[tokio::test]

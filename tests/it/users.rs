@@ -100,6 +100,8 @@ async fn the_file_is_read_again_when_it_changes_and_what_makes_no_sense_changes_
         if line.contains("stays as it was") { line } else { server.process().line_with("stays as it was").await };
     assert!(!line.contains("hunter2"), "{line}");
     assert_eq!(status(&server, "bob", PASSWORD).await, 200);
+    fs::write(file.path(), "").unwrap();
+    server.process().line_with("it is empty").await;
     fs::remove_file(file.path()).unwrap();
     server.process().line_with("stays as it was").await;
     assert_eq!(status(&server, "bob", PASSWORD).await, 200);
