@@ -54,11 +54,22 @@ pub enum Needs {
 const IN_PARAMETER: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'>');
 
-/// Lets a request through to its handler if it may, and for as long as it may.
+/// Lets a request through to its handler if it may, and for as long as it may. Otherwise what it lacks is the answer: as one,
+/// and not as an error, it gets what every answer gets.
 ///
 /// # Errors
-/// What the request lacks, or the service's own.
+/// None.
 pub async fn admit(
+    needs: Needs,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, ActixError> {
+    let head = request.request().clone();
+    let answer = let_through(needs, request, next).await;
+    Ok(answer.unwrap_or_else(|error| ServiceResponse::from_err(error, head)))
+}
+
+async fn let_through(
     needs: Needs,
     mut request: ServiceRequest,
     next: Next<BoxBody>,

@@ -89,6 +89,9 @@ impl Operation {
         if answer.status == 401 {
             assert!(answer.header("www-authenticate").starts_with("Basic "), "{answer:?}");
         }
+        // A refusal is an answer like every other.
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{}", self.id);
+        assert!(answer.has("access-control-expose-headers"), "{}", self.id);
         if answer.status == 403 && self.method != "HEAD" {
             let missing = self.needs.as_deref().unwrap_or_default();
             let right = if RIGHTS.contains(&missing) || missing == "admin" { missing } else { "view" };
