@@ -43,6 +43,9 @@ pub struct LoginForm {
     responses((status = 200, description = "a form; for who is logged in, a way out", content_type = "text/html", body = String)),
 )]
 pub async fn login_page(auth: web::Data<Auth>, edge: Edge, request: HttpRequest) -> HttpResponse {
+    if !auth.has_users() {
+        return ui::no_login_page();
+    }
     let login = request.cookie(LOGIN_COOKIE);
     let login = login.as_ref().map(Cookie::value);
     let credentials = Credentials { authorization: None, login, token: None, address: edge.address };

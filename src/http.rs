@@ -3,8 +3,10 @@
 pub mod error;
 mod extract;
 mod guard;
+mod lasting;
 pub mod openapi;
 mod refusal;
+mod site;
 
 use std::rc::Rc;
 

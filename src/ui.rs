@@ -38,6 +38,13 @@ pub fn logged_in_page(name: &str) -> HttpResponse {
     page(StatusCode::OK, include_str!("ui/login.html").replace("{content}", &content))
 }
 
+/// The same where there are no users.
+#[must_use]
+pub fn no_login_page() -> HttpResponse {
+    let content = "<p>Nobody needs to log in here: this server has no users.</p>";
+    page(StatusCode::OK, include_str!("ui/login.html").replace("{content}", content))
+}
+
 /// How pages look.
 pub async fn style() -> HttpResponse {
     HttpResponse::Ok()

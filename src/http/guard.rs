@@ -1,32 +1,28 @@
 //! Who gets in: every route says what it [`Needs`], and [`admit`] holds everybody to it.
 
-use std::{
-    cell::Cell,
-    future::poll_fn,
-    pin::{Pin, pin},
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use actix_web::{
     Error as ActixError, FromRequest, HttpMessage, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     cookie::Cookie,
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
-    error::PayloadError,
     http::{
         Method, StatusCode,
         header::{self, HeaderMap, HeaderName},
     },
     middleware::Next,
-    web::{self, Bytes},
+    web,
 };
-use futures_util::{StreamExt, stream};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::{
+    lasting::{self, Lasting, Watch},
+    site,
+};
 use crate::{
     auth::{Auth, Credentials, Right, Visitor},
-    config::{Cors, Proxy, Sites, parse_origin},
+    config::Proxy,
     edge::Edge,
     error::Error,
     session::SessionId,
@@ -74,7 +70,7 @@ async fn let_through(
     mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, ActixError> {
-    check_site(needs, &request)?;
+    site::check(needs, &request)?;
     let Some(auth) = request.app_data::<web::Data<Auth>>().cloned() else { return Err(Error::LoginNeeded.into()) };
     if needs == Needs::OwnPage || (needs == Needs::Metrics && may_read_metrics(&auth, &request)) {
         return next.call(request).await;
@@ -99,18 +95,7 @@ async fn let_through(
     if matches!(payload, Payload::None) {
         request.set_payload(payload);
     } else {
-        let (mut payload, mut watch, ended) = (payload, watch.clone(), ended.clone());
-        let chunks = stream::poll_fn(move |context| {
-            let next = payload.poll_next_unpin(context);
-            match watch.poll_lost(next.is_pending(), context) {
-                Poll::Ready(()) => {
-                    ended.set(true);
-                    Poll::Ready(Some(Err(PayloadError::Incomplete(None))))
-                }
-                Poll::Pending => next,
-            }
-        });
-        request.set_payload(Payload::Stream { payload: Box::pin(chunks) });
+        request.set_payload(lasting::payload(payload, watch.clone(), ended.clone()));
     }
     let (mut handling, mut waiting) = (pin!(next.call(request)), watch.clone());
     let response = poll_fn(|context| {
@@ -127,7 +112,7 @@ async fn let_through(
     if !matches!(response.response().body().size(), BodySize::Stream) {
         return Ok(response);
     }
-    Ok(response.map_body(|_, body| BoxBody::new(Lasting { body, watch })))
+    Ok(response.map_body(|_, body| BoxBody::new(Lasting::new(body, watch))))
 }
 
 /// Whether a client that asks before it sends its body (`Expect: 100-continue`) is told no: it has shown no credentials at all,
@@ -176,58 +161,12 @@ fn check(needs: Needs, visitor: &Visitor, session: Option<&SessionId>) -> Result
 }
 
 /// An `Authorization` that is no text is one that nobody has.
-fn authorization(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default())
 }
 
 fn may_read_metrics(auth: &Auth, request: &ServiceRequest) -> bool {
     auth.metrics_are_open() || auth.is_for_metrics(authorization(request.headers()))
-}
-
-/// Refuses what pages of other sites may not do in a visitor's name, and what nobody's may (<https://fetch.spec.whatwg.org/>:
-/// browsers tell a page's origin with every request that writes, and with every WebSocket).
-fn check_site(needs: Needs, request: &ServiceRequest) -> Result<(), Error> {
-    let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("null"));
-    let Some(sites) = request.app_data::<web::Data<Sites>>() else { return Ok(()) };
-    let is_https = request.extensions().get::<Edge>().is_some_and(|edge| edge.https);
-    let is_socket = request.headers().contains_key(header::UPGRADE);
-    let changes = !request.method().is_safe() || needs == Needs::Right(Right::Take);
-    // What a browser adds by itself, whichever page asks.
-    let by_itself = request.headers().contains_key(header::COOKIE)
-        || authorization(request.headers())
-            .is_some_and(|text| text.get(..6).is_some_and(|it| it.eq_ignore_ascii_case("basic ")));
-    let guarded = match needs {
-        Needs::OwnPage => !request.method().is_safe(),
-        Needs::Right(Right::Command) => true,
-        _ => by_itself && (is_socket || changes),
-    };
-    let Some(origin) = header(header::ORIGIN) else {
-        // Pictures and links of other pages come without an origin.
-        let site = header(HeaderName::from_static("sec-fetch-site"));
-        let elsewhere = matches!(site, Some("cross-site" | "same-site"));
-        return match guarded && elsewhere {
-            true => Err(Error::CrossSite { origin: "another site".into() }),
-            false => Ok(()),
-        };
-    };
-    let normal = parse_origin(origin);
-    let is_own = match (&sites.public_url, &normal) {
-        (_, None) => false,
-        (Some(url), Some(origin)) => url == origin,
-        // A proxy that is not trusted may speak HTTPS without our knowing.
-        (None, Some(origin)) => header(header::HOST).is_some_and(|host| {
-            let is = |scheme: &str| parse_origin(&format!("{scheme}://{host}")).as_ref() == Some(origin);
-            is("https") || (!is_https && is("http"))
-        }),
-    };
-    let is_listed =
-        matches!(&sites.cors, Cors::Only(origins) if normal.is_some_and(|origin| origins.contains(&origin)));
-    // What a socket says can be read by any page, whatever the answer's headers: here that is for us to refuse.
-    let unreadable = is_socket && sites.cors != Cors::Any;
-    if is_own || is_listed || !(guarded || unreadable) {
-        return Ok(());
-    }
-    Err(Error::CrossSite { origin: origin.to_owned() })
 }
 
 /// Whether a person has followed a link, so that a page is to come.
@@ -260,59 +199,4 @@ fn to_login(request: ServiceRequest) -> ServiceResponse<BoxBody> {
 fn without_token(path: &str, query: &str) -> String {
     let rest: Vec<_> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("token=")).collect();
     if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) }
-}
-
-/// Tells when a visitor may no longer do what is going on.
-struct Watch {
-    lost: Rc<dyn Fn() -> Losing>,
-    /// Made when there is something to wait for: most is done before.
-    losing: Option<Losing>,
-}
-
-type Losing = Pin<Box<dyn Future<Output = ()>>>;
-
-impl Watch {
-    fn new<F: Future<Output = ()> + 'static>(lost: impl Fn() -> F + 'static) -> Self {
-        Self { lost: Rc::new(move || Box::pin(lost())), losing: None }
-    }
-
-    /// Ready once it is over. It is looked for from the moment when something is waited for.
-    fn poll_lost(&mut self, waits: bool, context: &mut Context<'_>) -> Poll<()> {
-        if waits && self.losing.is_none() {
-            self.losing = Some((self.lost)());
-        }
-        match &mut self.losing {
-            Some(losing) => losing.as_mut().poll(context),
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// One for something else that goes on.
-impl Clone for Watch {
-    fn clone(&self) -> Self {
-        Self { lost: self.lost.clone(), losing: None }
-    }
-}
-
-/// A body without an end, until its visitor may no longer see it.
-struct Lasting {
-    body: BoxBody,
-    watch: Watch,
-}
-
-impl MessageBody for Lasting {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let next = Pin::new(&mut self.body).poll_next(context);
-        match self.watch.poll_lost(next.is_pending(), context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => next,
-        }
-    }
 }

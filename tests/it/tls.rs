@@ -105,7 +105,13 @@ async fn a_new_certificate_is_shown_to_who_comes_then_and_running_streams_go_on(
     let first = trust.shown(address).await.unwrap();
     let mut viewer = Viewer::open(&server, "/stream/a?repeat=0").await;
     assert_eq!(viewer.part().await.seq(), None);
+    // Who has asked before may be silent for longer than who has not.
     let mut kept = server.open().await;
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut before = Vec::new();
+    while !before.ends_with(b"\r\n\r\nok") {
+        assert!(kept.read_buf(&mut before).await.unwrap() > 0, "an answer");
+    }
     let mut number = 0;
     let mut goes_on = async |server: &Server| {
         number += 1;

@@ -3,7 +3,11 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use crate::harness::{
-    Answer, Backend, SOON, Server, UsersFile, process::Process, server::command, until, users::PASSWORD,
+    Answer, Backend, SOON, Server, UsersFile,
+    process::{Process, program},
+    server::command,
+    until,
+    users::PASSWORD,
 };
 
 const QUICK: Duration = Duration::from_secs(10);
@@ -45,6 +49,39 @@ async fn users_are_added_listed_changed_and_removed() {
     let list = file.must(&["list"], "").await;
     assert!(list.lines().count() == 3 && list.lines().nth(1).unwrap().contains(" yes "), "{list}");
     assert!(file.read().starts_with("# who may do what\n"), "comments stay");
+}
+
+#[tokio::test]
+async fn on_a_terminal_the_password_is_asked_for_twice_and_not_shown() {
+    // Answers each question on a terminal of its own, and prints what was to be seen there.
+    let script = "
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:5])
+seen, answers = b'', [answer.encode() for answer in sys.argv[5:]]
+while True:
+    try:
+        more = os.read(terminal, 1000)
+    except OSError:
+        break
+    seen += more
+    if answers and more.endswith(b': '):
+        os.write(terminal, answers.pop(0) + b'\\n')
+sys.stdout.write(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+";
+    let file = UsersFile::new();
+    let type_in = async |name: &str, first: &str, second: &str| {
+        let mut python = program("python3", "python3");
+        python.args(["-c", script, env!("CARGO_BIN_EXE_image-streamer"), "user", "add", name, first, second]);
+        python.env("USERS_FILE", file.path());
+        Process::start(python).ended_within(QUICK).await
+    };
+    let (status, seen) = type_in("ann", PASSWORD, PASSWORD).await;
+    assert!(status.success() && seen.contains("Password: ") && !seen.contains(PASSWORD), "{seen}");
+    let (status, seen) = type_in("bob", PASSWORD, "something else").await;
+    assert!(!status.success() && seen.contains("not the same") && !file.read().contains("bob"), "{seen}");
 }
 
 #[tokio::test]
