@@ -111,9 +111,10 @@ impl App {
             sites: web::Data::new(config.sites.clone()),
             proxy: web::Data::new(config.proxy.clone()),
             hsts: web::Data::new(Hsts(config.tls.hsts_seconds)),
+            encrypted: https.is_some(),
             webroot: webroot.clone(),
         };
-        let encrypted = https.is_some();
+        let encrypted = main.encrypted;
         let signal = stopping.clone();
         let mut builder = match https {
             None => builder.listen("http", listener, move || {
@@ -198,6 +199,8 @@ struct Site {
     sites: web::Data<Sites>,
     proxy: web::Data<Proxy>,
     hsts: web::Data<Hsts>,
+    /// Whether it is served over HTTPS.
+    encrypted: bool,
     webroot: web::Data<acme::Webroot>,
 }
 
@@ -220,6 +223,7 @@ impl Site {
     > {
         let cors = http::cors(&self.sites.cors);
         let base_path = self.proxy.base_path.clone();
+        let may_be_https = self.encrypted || !self.proxy.trusted.is_empty();
         HttpApp::new()
             .app_data(self.hub)
             .app_data(self.auth)
@@ -231,7 +235,7 @@ impl Site {
             .wrap(cors)
             .wrap(middleware::from_fn(http::error::refused_preflight))
             .wrap(middleware::from_fn(http::bound_unread))
-            .wrap(middleware::from_fn(edge::look))
+            .wrap(middleware::Condition::new(may_be_https, middleware::from_fn(edge::stay_with_https)))
             .wrap(middleware::DefaultHeaders::new().add(("x-content-type-options", "nosniff")))
             .into_factory()
     }

@@ -11,7 +11,7 @@ use crate::{
     connection::Encrypted,
 };
 use actix_web::{
-    Error, FromRequest, HttpMessage, HttpRequest,
+    Error, FromRequest, HttpRequest,
     body::MessageBody,
     dev::{Payload, ServiceRequest, ServiceResponse},
     http::header::{self, HeaderMap, HeaderValue},
@@ -31,7 +31,16 @@ pub struct Edge {
 }
 
 impl Edge {
-    fn of(request: &HttpRequest, proxy: &Proxy) -> Self {
+    /// That of a request.
+    #[must_use]
+    pub fn of(request: &HttpRequest) -> Self {
+        match request.app_data::<web::Data<Proxy>>() {
+            Some(proxy) => Self::behind(proxy, request),
+            None => Self::behind(&Proxy::default(), request),
+        }
+    }
+
+    fn behind(proxy: &Proxy, request: &HttpRequest) -> Self {
         let peer = request.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical());
         let encrypted = request.conn_data::<Encrypted>().is_some_and(|encrypted| encrypted.0);
         if !proxy.trusts(peer) {
@@ -47,14 +56,12 @@ impl Edge {
     }
 }
 
-/// Put there by [`look`] for every request.
 impl FromRequest for Edge {
     type Error = Infallible;
     type Future = Ready<Result<Self, Infallible>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let edge = request.extensions().get::<Self>().cloned();
-        ready(Ok(edge.unwrap_or_else(|| Self::of(request, &Proxy::default()))))
+        ready(Ok(Self::of(request)))
     }
 }
 
@@ -80,20 +87,18 @@ fn forwarded_for(headers: &HeaderMap, proxy: &Proxy) -> Option<IpAddr> {
     nearest
 }
 
-/// Looks at how a request has come, and tells browsers that came over HTTPS to stay there.
+/// Tells browsers that came over HTTPS to stay there.
 ///
 /// # Errors
 /// The service's own.
-pub async fn look<B: MessageBody>(request: ServiceRequest, next: Next<B>) -> Result<ServiceResponse<B>, Error> {
-    let hsts = request.app_data::<web::Data<Hsts>>().map(|hsts| hsts.0);
-    let edge = match request.app_data::<web::Data<Proxy>>() {
-        Some(proxy) => Edge::of(request.request(), proxy),
-        None => Edge::of(request.request(), &Proxy::default()),
-    };
-    let https = edge.https;
-    request.extensions_mut().insert(edge);
+pub async fn stay_with_https<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let seconds = request.app_data::<web::Data<Hsts>>().map(|hsts| hsts.0);
+    let https = Edge::of(request.request()).https;
     let mut response = next.call(request).await?;
-    if let (true, Some(seconds @ 1..)) = (https, hsts)
+    if let (true, Some(seconds @ 1..)) = (https, seconds)
         && let Ok(value) = HeaderValue::try_from(format!("max-age={seconds}"))
     {
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
@@ -118,7 +123,7 @@ mod tests {
         };
         let request = TestRequest::default().peer_addr(SocketAddr::new(peer.parse().unwrap(), 1));
         let request = headers.iter().fold(request, |request, header| request.append_header(*header));
-        let Edge { address, https, prefix } = Edge::of(&request.to_http_request(), &proxy);
+        let Edge { address, https, prefix } = Edge::behind(&proxy, &request.to_http_request());
         (address.to_string(), https, prefix)
     }
 

@@ -5,10 +5,16 @@ use std::{
     future::{Ready, ready},
 };
 
-use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web};
 use percent_encoding::percent_decode_str;
 
-use crate::{auth::Visitor, error::Error, session::SessionId, wire::accept::WantsJson};
+use crate::{
+    auth::{Auth, Visitor},
+    edge::Edge,
+    error::Error,
+    session::SessionId,
+    wire::accept::WantsJson,
+};
 
 /// The `{session}` of the path.
 impl FromRequest for SessionId {
@@ -32,12 +38,14 @@ impl FromRequest for WantsJson {
     }
 }
 
-/// Put there by [`super::guard::admit`], on every route that needs somebody.
+/// Put there by [`super::guard::admit`], on every route that needs somebody; anybody where there are no users.
 impl FromRequest for Visitor {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(request.extensions().get::<Self>().cloned().ok_or(Error::LoginNeeded))
+        let known = request.extensions().get::<Self>().cloned();
+        let anybody = || request.app_data::<web::Data<Auth>>()?.anybody(Edge::of(request).address);
+        ready(known.or_else(anybody).ok_or(Error::LoginNeeded))
     }
 }

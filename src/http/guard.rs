@@ -75,15 +75,16 @@ async fn let_through(
     if needs == Needs::OwnPage || (needs == Needs::Metrics && may_read_metrics(&auth, &request)) {
         return next.call(request).await;
     }
+    if !auth.has_users() {
+        // Where there is a token for it, nothing else helps.
+        return if needs == Needs::Metrics { Err(Error::BadCredentials.into()) } else { next.call(request).await };
+    }
     let visitor = match identify(needs, &auth, &request).await {
         Ok(visitor) => visitor,
         Err(error) if is_navigation(&request) && error.is_about_login() => return Ok(to_login(request)),
         Err(error) => return Err(error.into()),
     };
     request.extensions_mut().insert(visitor.clone());
-    if !auth.has_users() {
-        return next.call(request).await;
-    }
     let session = SessionId::extract(request.request()).await.ok();
     let watch = Watch::new(move || {
         let session = session.clone();
@@ -130,18 +131,13 @@ pub fn refuse_before_body(auth: &Auth, head: &RequestHead) -> Option<Error> {
 
 /// The visitor, who has what is needed.
 async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest) -> Result<Visitor, Error> {
-    let edge = Edge::extract(request.request()).await.map_err(|never| match never {})?;
-    if let Some(anybody) = auth.anybody(edge.address) {
-        // Here only the token helps.
-        return if needs == Needs::Metrics { Err(Error::BadCredentials) } else { Ok(anybody) };
-    }
     let query = Query::read(request.query_string());
     let login = request.cookie(LOGIN_COOKIE);
     let credentials = Credentials {
         authorization: authorization(request.headers()),
         login: login.as_ref().map(Cookie::value),
         token: query.get("token"),
-        address: edge.address,
+        address: Edge::of(request.request()).address,
     };
     let visitor = auth.visitor(&credentials).await?.ok_or(Error::LoginNeeded)?;
     match needs {
@@ -181,8 +177,7 @@ fn is_navigation(request: &ServiceRequest) -> bool {
 
 /// Sends a person to the login page, and from there back.
 fn to_login(request: ServiceRequest) -> ServiceResponse<BoxBody> {
-    let edge = request.extensions().get::<Edge>().cloned();
-    let prefix = edge.map(|edge| edge.prefix).unwrap_or_default();
+    let prefix = Edge::of(request.request()).prefix;
     let here = without_token(request.path(), request.query_string());
     // The path as it came begins with our own part of what stands before it.
     let stripped = prefix.strip_suffix(request.app_data::<web::Data<Proxy>>().map_or("", |proxy| &proxy.base_path));

@@ -1,7 +1,6 @@
 //! What pages of other sites may not do.
 
 use actix_web::{
-    HttpMessage,
     dev::ServiceRequest,
     http::header::{self, HeaderName},
     web,
@@ -20,7 +19,6 @@ use crate::{
 pub(super) fn check(needs: Needs, request: &ServiceRequest) -> Result<(), Error> {
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or("null"));
     let Some(sites) = request.app_data::<web::Data<Sites>>() else { return Ok(()) };
-    let is_https = request.extensions().get::<Edge>().is_some_and(|edge| edge.https);
     let is_socket = request.headers().contains_key(header::UPGRADE);
     let changes = !request.method().is_safe() || needs == Needs::Right(Right::Take);
     // What a browser adds by itself, whichever page asks.
@@ -48,7 +46,7 @@ pub(super) fn check(needs: Needs, request: &ServiceRequest) -> Result<(), Error>
         // A proxy that is not trusted may speak HTTPS without our knowing.
         (None, Some(origin)) => header(header::HOST).is_some_and(|host| {
             let is = |scheme: &str| parse_origin(&format!("{scheme}://{host}")).as_ref() == Some(origin);
-            is("https") || (!is_https && is("http"))
+            is("https") || (!Edge::of(request.request()).https && is("http"))
         }),
     };
     let is_listed =
