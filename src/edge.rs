@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
@@ -44,6 +45,7 @@ impl Edge {
         let peer = request.peer_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical());
         let encrypted = request.conn_data::<Encrypted>().is_some_and(|encrypted| encrypted.0);
         if !proxy.trusts(peer) {
+            warn_of_proxy(request.headers(), peer);
             return Self { address: peer, https: encrypted, prefix: proxy.base_path.clone() };
         }
         let headers = request.headers();
@@ -62,6 +64,20 @@ impl FromRequest for Edge {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(Ok(Self::of(request)))
+    }
+}
+
+/// Says once what a tired person would look for long: a proxy that nobody has named makes all its visitors one.
+fn warn_of_proxy(headers: &HeaderMap, peer: IpAddr) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !WARNED.load(Ordering::Relaxed)
+        && headers.contains_key("x-forwarded-for")
+        && !WARNED.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(
+            "a request from {peer} carries X-Forwarded-For, and TRUSTED_PROXIES does not name that address: if it is your \
+             proxy, all its visitors count as one, and what it says of HTTPS is not believed"
+        );
     }
 }
 

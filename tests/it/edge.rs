@@ -51,6 +51,23 @@ async fn what_a_proxy_says_counts_only_where_it_is_trusted() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_not_named_is_warned_of_once() {
+    let mut server = Backend::Memory.server(&[]).await;
+    let ask = |number: usize| {
+        let request = server.request("GET", "/session").header("x-forwarded-for", format!("192.0.2.{number}"));
+        Answer::to(request)
+    };
+    for number in 0..5 {
+        assert_eq!(ask(number).await.status, 200);
+    }
+    let line = server.process().line_with("TRUSTED_PROXIES").await;
+    assert!(line.contains("WARN") && line.contains("127.0.0.1"), "{line}");
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    let (_, log) = server.into_process().ended_within(std::time::Duration::from_secs(10)).await;
+    assert_eq!(log.matches("TRUSTED_PROXIES").count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn one_client_may_do_so_much_at_once_and_others_go_on() {
     for backend in Backend::all().await {
         let file = UsersFile::with(&[("ann", &["--admin"]), ("bob", &["--admin"])]).await;
