@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! A request carries [`Credentials`]; [`Auth::visitors`] tells whom they stand for, and a [`Visitor`] tells what may be
+//! A request carries [`Credentials`]; [`Auth::visitor`] tells whom they stand for, and a [`Visitor`] tells what may be
 //! done. It is asked anew each time, by the users file as it is then, so what goes on for ever can ask again. Where a route
 //! says what it needs is [`crate::http`]; nothing else decides who gets in.
 
@@ -396,7 +396,7 @@ impl Visitor {
         Ok((key.sign(&Link { maker, session: session.to_string(), right, expires }), expires))
     }
 
-    /// Done when this visitor may no longer do what `may` asks for: found at most [`ASK_AGAIN`] later.
+    /// Done when this visitor may no longer do what `may` asks for: found at most 2 s later.
     pub async fn lost(mut self, may: impl Fn(&Self) -> bool) {
         if self.is_open() {
             return std::future::pending().await;

@@ -83,8 +83,8 @@ pub enum Error {
     #[error("a link is not enough for this: log in as a user")]
     UserNeeded,
 
-    /// Too many failed logins of late.
-    #[error("too many failed logins: try again in {} s", .retry_after.as_secs())]
+    /// Too many failed logins of late, or very many that did not fail.
+    #[error("too many logins of late, or too many that failed: try again in {} s", .retry_after.as_secs())]
     TooManyLogins {
         /// When the next one is looked at.
         retry_after: Duration,

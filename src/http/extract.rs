@@ -38,7 +38,7 @@ impl FromRequest for WantsJson {
     }
 }
 
-/// Put there by [`super::guard::admit`], on every route that needs somebody; anybody where there are no users.
+/// Put there by `guard::admit`, on every route that needs somebody; anybody where there are no users.
 impl FromRequest for Visitor {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
