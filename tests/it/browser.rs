@@ -55,7 +55,6 @@ async fn an_img_tag_shows_the_photos_that_were_pushed_and_then_no_data() {
         assert_eq!((&nothing[0], &nothing[1]), (&json!(1280), &json!(720)));
         browser.screenshot("img-no-data").await;
     }
-    browser.client.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -73,5 +72,4 @@ async fn opening_a_session_as_a_page_shows_the_next_picture_and_takes_just_one()
         assert_eq!(server.stats().await, [("cat".into(), left)]);
     }
     browser.screenshot("page-photo").await;
-    browser.client.close().await.unwrap();
 }

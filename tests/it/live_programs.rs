@@ -441,7 +441,6 @@ async fn an_img_tag_shows_no_data_and_then_each_frame_without_waiting_for_the_on
             }
         }
     }
-    browser.client.close().await.unwrap();
 }
 
 /// curl, with the server's answer on its standard output.

@@ -109,7 +109,6 @@ async fn the_page_shows_ffmpegs_moving_test_source() {
     let different = || async { (browser.run("return seen.size").await.as_u64().unwrap() >= 5).then_some(()) };
     until(SOON, "pictures that change", different).await;
     browser.screenshot("img-ffmpeg").await;
-    browser.client.close().await.unwrap();
 }
 
 #[tokio::test]

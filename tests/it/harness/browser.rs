@@ -1,9 +1,10 @@
 //! A real browser: Debian's Chromium, driven through its chromedriver.
 
-use std::path::Path;
+use std::{os::unix::process::CommandExt, path::Path};
 
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use nix::sys::signal::{Signal, killpg};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +21,7 @@ use super::{
 /// A browser without a window, and the driver that ends it.
 pub struct Browser {
     pub client: Client,
-    _driver: Process,
+    driver: Process,
     _profile: tempfile::TempDir,
 }
 
@@ -30,6 +31,8 @@ impl Browser {
         let port = free_port();
         let mut driver = program("chromedriver", "chromium-driver");
         driver.arg(format!("--port={port}"));
+        // What it starts would outlive it: all of them can be ended as a group.
+        driver.process_group(0);
         let driver = Process::start(driver);
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
@@ -54,7 +57,7 @@ impl Browser {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             builder.capabilities(capabilities.clone()).connect(&url).await.ok()
         });
-        Self { client: client.await, _driver: driver, _profile: profile }
+        Self { client: client.await, driver, _profile: profile }
     }
 
     pub async fn run(&self, script: &str) -> Value {
@@ -81,5 +84,11 @@ impl Browser {
             let _ = socket.write_all(format!("{head}Connection: close\r\n\r\n{page}").as_bytes()).await;
         });
         format!("http://{address}/")
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = killpg(self.driver.id(), Signal::SIGKILL);
     }
 }
