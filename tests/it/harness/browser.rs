@@ -1,10 +1,13 @@
 //! A real browser: Debian's Chromium, driven through its chromedriver.
 
-use std::{os::unix::process::CommandExt, path::Path};
+use std::path::Path;
 
 use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use nix::sys::signal::{Signal, killpg};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,8 +24,8 @@ use super::{
 /// A browser without a window, and the driver that ends it.
 pub struct Browser {
     pub client: Client,
-    driver: Process,
-    _profile: tempfile::TempDir,
+    _driver: Process,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -31,8 +34,6 @@ impl Browser {
         let port = free_port();
         let mut driver = program("chromedriver", "chromium-driver");
         driver.arg(format!("--port={port}"));
-        // What it starts would outlive it: all of them can be ended as a group.
-        driver.process_group(0);
         let driver = Process::start(driver);
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
@@ -57,7 +58,7 @@ impl Browser {
             let mut builder = ClientBuilder::new(HttpConnector::new());
             builder.capabilities(capabilities.clone()).connect(&url).await.ok()
         });
-        Self { client: client.await, driver, _profile: profile }
+        Self { client: client.await, _driver: driver, profile }
     }
 
     pub async fn run(&self, script: &str) -> Value {
@@ -87,8 +88,16 @@ impl Browser {
     }
 }
 
+/// The driver's end would leave the browser behind, in a group of its own. Its processes are those that name its profile.
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = killpg(self.driver.id(), Signal::SIGKILL);
+        let profile = self.profile.path().as_os_str().as_encoded_bytes();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(id) = process.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if command.windows(profile.len()).any(|window| window == profile) {
+                let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+            }
+        }
     }
 }
