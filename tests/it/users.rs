@@ -55,7 +55,7 @@ async fn users_are_added_listed_changed_and_removed() {
 async fn on_a_terminal_the_password_is_asked_for_twice_and_not_shown() {
     // Answers each question on a terminal of its own, and prints what was to be seen there.
     let script = "
-import os, pty, sys
+import os, pty, sys, termios, time
 child, terminal = pty.fork()
 if child == 0:
     os.execv(sys.argv[1], sys.argv[1:5])
@@ -67,6 +67,9 @@ while True:
         break
     seen += more
     if answers and more.endswith(b': '):
+        # Nobody types before the terminal has been told not to show it.
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.001)
         os.write(terminal, answers.pop(0) + b'\\n')
 sys.stdout.write(seen.decode())
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
