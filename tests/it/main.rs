@@ -33,6 +33,7 @@ mod memory;
 mod metrics;
 mod openapi;
 mod outages;
+mod pages;
 mod programs;
 mod proxy;
 mod push_stream;
