@@ -43,21 +43,18 @@ pub struct LoginForm {
     responses((status = 200, description = "a form; for who is logged in, a way out", content_type = "text/html", body = String)),
 )]
 pub async fn login_page(auth: web::Data<Auth>, edge: Edge, request: HttpRequest) -> HttpResponse {
-    if !auth.has_users() {
-        return ui::no_login_page();
-    }
     let login = request.cookie(LOGIN_COOKIE);
     let login = login.as_ref().map(Cookie::value);
     let credentials = Credentials { authorization: None, login, token: None, address: edge.address };
     match auth.visitor(&credentials).await {
-        Ok(Some(visitor)) => ui::logged_in_page(visitor.name().unwrap_or_default()),
-        _ => ui::login_page(StatusCode::OK, None),
+        Ok(Some(visitor)) => ui::login_page(&request, StatusCode::OK, visitor.name(), None),
+        _ => ui::login_page(&request, StatusCode::OK, None, None),
     }
 }
 
 /// Logs in.
 ///
-/// Then the browser is sent to `?next=`, a path of this server, or back to the login page. Failures are slowed by account
+/// Then the browser is sent to `?next=`, a path of this server, or to the wall. Failures are slowed by account
 /// and by address.
 #[utoipa::path(
     post, path = "/login", tag = "access", operation_id = "logIn",
@@ -82,7 +79,7 @@ pub async fn log_in(
     let remember = !form.remember.is_empty();
     let login = match auth.log_in(&form.name, &form.password, remember, edge.address).await {
         Ok(login) => login,
-        Err(error) if wants_page(&request) => return Ok(login_failed(&error)),
+        Err(error) if wants_page(&request) => return Ok(login_failed(&request, &error)),
         Err(error) => return Err(error),
     };
     let mut cookie = login_cookie(login, &edge);
@@ -91,7 +88,7 @@ pub async fn log_in(
     }
     let query = Query::read(request.query_string());
     let next = query.get("next").filter(|next| is_own_path(next));
-    Ok(see_other(next.map_or_else(|| format!("{}/login", edge.prefix), str::to_owned)).cookie(cookie).finish())
+    Ok(see_other(next.map_or_else(|| format!("{}/", edge.prefix), str::to_owned)).cookie(cookie).finish())
 }
 
 /// Logs out, on every replica.
@@ -182,14 +179,14 @@ async fn read<T: FromRequest>(request: &HttpRequest, payload: web::Payload) -> R
 }
 
 /// The login page again, and why. Without a challenge: a browser would show its own form.
-fn login_failed(error: &Error) -> HttpResponse {
+fn login_failed(request: &HttpRequest, error: &Error) -> HttpResponse {
     let answer = error.error_response();
     let message = match error {
         Error::BadCredentials => "That name or password is wrong.",
         Error::TooManyLogins { .. } => "Too many attempts have failed. Wait a minute, then try again.",
         _ => "That did not work. Try again.",
     };
-    let mut page = ui::login_page(answer.status(), Some(message));
+    let mut page = ui::login_page(request, answer.status(), None, Some(message));
     if let Some(pause) = answer.headers().get(header::RETRY_AFTER) {
         page.headers_mut().insert(header::RETRY_AFTER, pause.clone());
     }

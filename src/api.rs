@@ -1,6 +1,6 @@
 //! Sessions, statistics, health and metrics.
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +10,7 @@ use crate::{
     hub::Hub,
     session::SessionId,
     store,
-    wire::{accept::WantsJson, error_body::ErrorBody},
+    wire::{accept::WantsJson, error_body::ErrorBody, query::Query},
 };
 
 /// A new session.
@@ -105,13 +105,18 @@ pub async fn remove_session(session: SessionId, hub: web::Data<Hub>) -> Result<H
 /// admins see all, and others those that they may view.
 #[utoipa::path(
     get, path = "/stats", tag = "sessions", operation_id = "stats",
+    params(("session" = Option<String>, Query, description = "this session only")),
     responses(
         (status = 200, description = "exact at the moment of asking", body = Stats),
+        (status = 400, description = "not a session id", body = ErrorBody),
         (status = 503, description = "try again", body = ErrorBody),
     ),
 )]
-pub async fn stats(visitor: Visitor, hub: web::Data<Hub>) -> Result<HttpResponse, Error> {
+pub async fn stats(visitor: Visitor, hub: web::Data<Hub>, request: HttpRequest) -> Result<HttpResponse, Error> {
+    let query = Query::read(request.query_string());
+    let only = query.get("session").map(str::parse::<SessionId>).transpose()?;
     let mut sessions = hub.store().stats().await?;
+    sessions.retain(|stats| only.as_ref().is_none_or(|only| stats.session == *only));
     if visitor.must_be_admin().is_err() {
         sessions.retain(|stats| visitor.may(Right::View, &stats.session).is_ok());
     }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     acme,
     auth::Auth,
-    config::{Config, Proxy, Sites},
+    config::{Config, Live, Proxy, Sites},
     connection::{Connection, Socket},
     edge::{self, Hsts},
     error::Error,
@@ -113,6 +113,7 @@ impl App {
             hsts: web::Data::new(Hsts(config.tls.hsts_seconds)),
             encrypted: https.is_some(),
             webroot: webroot.clone(),
+            live: web::Data::new(config.live.clone()),
         };
         let encrypted = main.encrypted;
         let signal = stopping.clone();
@@ -202,6 +203,7 @@ struct Site {
     /// Whether it is served over HTTPS.
     encrypted: bool,
     webroot: web::Data<acme::Webroot>,
+    live: web::Data<Live>,
 }
 
 impl Site {
@@ -231,7 +233,9 @@ impl Site {
             .app_data(self.proxy)
             .app_data(self.hsts)
             .app_data(self.webroot)
+            .app_data(self.live)
             .configure(|app| http::routes_below(&base_path, app))
+            .wrap(middleware::from_fn(http::error::as_pages))
             .wrap(cors)
             .wrap(middleware::from_fn(http::error::refused_preflight))
             .wrap(middleware::from_fn(http::bound_unread))

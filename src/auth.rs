@@ -386,14 +386,24 @@ impl Visitor {
     /// [`Error::Forbidden`], [`Error::UserNeeded`], or the store's.
     pub async fn link(&self, session: &SessionId, right: Right, life: Duration) -> Result<(String, u64), Error> {
         self.must_be_user()?;
-        let is_held = |proof: &&Proof| proof.name().is_some() && proof.may(&self.auth, right, session);
-        let maker = self.proofs.iter().find(is_held).and_then(|proof| proof.user(&self.auth));
+        let maker = self.maker(right, session);
         if !self.is_open() && maker.is_none() {
             return Err(Error::Forbidden { right: right.name(), session: session.clone() });
         }
         let key = self.auth.key().await?;
         let (maker, expires) = (maker.map(|user| user.id.clone()), now() + life.as_secs());
         Ok((key.sign(&Link { maker, session: session.to_string(), right, expires }), expires))
+    }
+
+    /// Whether this is a user who may make links for this right. Where there are no users, links are of no use.
+    #[must_use]
+    pub fn may_give(&self, right: Right, session: &SessionId) -> bool {
+        self.maker(right, session).is_some()
+    }
+
+    fn maker(&self, right: Right, session: &SessionId) -> Option<Arc<User>> {
+        let is_held = |proof: &&Proof| proof.name().is_some() && proof.may(&self.auth, right, session);
+        self.proofs.iter().find(is_held)?.user(&self.auth)
     }
 
     /// Done when this visitor may no longer do what `may` asks for: found at most 2 s later.

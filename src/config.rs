@@ -265,6 +265,7 @@ mod tests {
             ("MAX_CLIENT_PUSH_RATE", "-1"),
             ("MAX_CLIENT_VIEWERS", "many"),
             ("MAX_CLIENT_SESSIONS", "1.5"),
+            ("DEFAULT_SESSION", "a b"),
             ("LOG_FORMAT", "xml"),
             ("RUST_LOG", "a=b=c"),
         ];

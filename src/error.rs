@@ -144,6 +144,10 @@ pub enum Error {
     #[error("live viewing is not possible over this connection")]
     NoConnection,
 
+    /// A part of pages that there is not.
+    #[error("no page has a part of this name")]
+    NoAsset,
+
     /// A body without a single byte.
     #[error("the body is empty: send one picture as the whole body")]
     EmptyBody,
@@ -264,6 +268,7 @@ impl Error {
             Self::TooManySubscriptions { .. } => "too_many_subscriptions",
             Self::NotAStream(_) => "not_a_stream",
             Self::NoConnection => "no_connection",
+            Self::NoAsset => "not_found",
             Self::EmptyBody => "empty_body",
             Self::TooLarge { .. } => "too_large",
             Self::BodyCutOff => "body_cut_off",
@@ -281,12 +286,6 @@ impl Error {
             Self::StoreUnavailable(_) => "store_unavailable",
             Self::StoreFull(_) => "store_full",
         }
-    }
-
-    /// Whether a person could do something about it by logging in.
-    #[must_use]
-    pub fn is_about_login(&self) -> bool {
-        matches!(self, Self::LoginNeeded | Self::BadToken)
     }
 
     /// Wraps whatever a store's client reported.

@@ -56,7 +56,11 @@ pub fn routes_below(base_path: &str, app: &mut ServiceConfig) {
     if base_path.is_empty() {
         return routes(app);
     }
-    app.service(web::scope(base_path).configure(routes)).default_service(web::to(error::no_route));
+    // Links on the wall are relative to it.
+    let wall = format!("{}/", base_path.rsplit('/').next().unwrap_or_default());
+    app.service(web::redirect(base_path.to_owned(), wall))
+        .service(web::scope(base_path).configure(routes))
+        .default_service(web::to(error::no_route));
 }
 
 /// Every route, and what each needs of whoever asks. Those below `public` need nothing.
@@ -66,7 +70,14 @@ fn routes(app: &mut ServiceConfig) {
     const VIEW: Needs = Needs::Right(Right::View);
     const TAKE: Needs = Needs::Right(Right::Take);
 
-    app.service(at("/session").read(User, api::new_session))
+    app.service(at("/").read(Somebody, ui::wall))
+        .service(at("/view/{session}").read(VIEW, ui::view))
+        .service(at("/broadcast").read(Somebody, ui::broadcast))
+        .service(at("/webcam").read(VIEW, ui::webcam))
+        .service(at("/docs").public(ui::docs))
+        .service(at("/docs/{file}").public(ui::docs_file))
+        .service(at("/assets/{file}").public(ui::asset))
+        .service(at("/session").read(User, api::new_session))
         .service(at("/session/{session}").on(Method::DELETE, Admin, api::remove_session))
         .service(
             at("/image/{session}")
@@ -82,6 +93,11 @@ fn routes(app: &mut ServiceConfig) {
                 .on(Method::HEAD, VIEW, egress::mjpeg::peek)
                 .on(Method::POST, PUBLISH, ingest::stream::push),
         )
+        .service(
+            at("/video_feed")
+                .on(Method::GET, VIEW, egress::mjpeg::watch_default)
+                .on(Method::HEAD, VIEW, egress::mjpeg::peek),
+        )
         .service(at("/snapshot/{session}").read(VIEW, egress::snapshot::show))
         .service(at("/frames/{session}").read(VIEW, egress::cursor::next))
         .service(at("/ws/view").on(Method::GET, Somebody, egress::websocket::view))
@@ -91,7 +107,6 @@ fn routes(app: &mut ServiceConfig) {
         .service(at("/link").on(Method::POST, User, account::link))
         .service(at("/logout").on(Method::POST, OwnPage, account::log_out))
         .service(at("/login").on(Method::POST, OwnPage, account::log_in).public(account::login_page))
-        .service(at("/assets/style.css").public(ui::style))
         .service(at("/healthz").public(api::healthz))
         .service(at("/readyz").public(api::readyz))
         .service(at("/openapi.json").public(openapi::serve))

@@ -18,7 +18,11 @@ use crate::{
     },
     session::SessionId,
     telemetry::metrics::WayOut,
-    wire::{error_body::ErrorBody, mjpeg, query::Query},
+    wire::{
+        error_body::ErrorBody,
+        mjpeg,
+        query::{Query, flag},
+    },
 };
 
 /// How long after a part it is sent again when nothing follows: browsers paint a part when the next one begins.
@@ -58,11 +62,7 @@ struct Options {
 impl Options {
     fn read(request: &HttpRequest) -> Result<Self, Error> {
         let query = Query::read(request.query_string());
-        let repeat = query.parse("repeat", "0 or 1", |value| match value {
-            "0" => Some(false),
-            "1" => Some(true),
-            _ => None,
-        })?;
+        let repeat = query.parse("repeat", "0 or 1", flag)?;
         Ok(Self {
             interval: query.interval()?,
             offline: query
@@ -108,6 +108,27 @@ pub async fn watch(
     // The end of the connection is the end of the stream: clients of HTTP/1.0 know no other.
     response.head_mut().no_chunking(true);
     Ok(response)
+}
+
+/// Watches `DEFAULT_SESSION`.
+///
+/// As `/stream/{session}` does, with the same parameters: for who comes from a server of one camera.
+#[utoipa::path(
+    get, path = "/video_feed", tag = "live", operation_id = "watchDefault",
+    responses(
+        (status = 200, description = "as of /stream/{session}",
+         content_type = "multipart/x-mixed-replace;boundary=boundarydonotcross", body = Vec<u8>),
+        (status = 400, description = "refused", body = ErrorBody),
+        (status = 503, description = "busy", body = ErrorBody),
+    ),
+)]
+pub async fn watch_default(
+    session: SessionId,
+    visitor: Visitor,
+    hub: web::Data<Hub>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Error> {
+    watch(session, visitor, hub, request).await
 }
 
 /// What a stream is, without one.

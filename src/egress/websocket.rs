@@ -1,6 +1,10 @@
 //! `GET /ws/view`: the frames of any number of sessions over one WebSocket.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use actix_http::ws::{CloseCode, OpCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -21,7 +25,7 @@ use crate::{
     session::SessionId,
     telemetry::metrics::WayOut,
     websocket::{Input, WebSocket},
-    wire::{error_body::ErrorBody, query::Query, websocket},
+    wire::{self, error_body::ErrorBody, query::Query, websocket},
 };
 
 /// Sessions that one socket watches at most: more cameras than fit on any wall.
@@ -42,6 +46,8 @@ struct Command {
 /// Each binary message is a frame: one byte with the length of the session id, the id, the frame's number (u64), when it was
 /// taken in seconds since 1970 (f64), both big-endian, then the picture. A text message tells that the state of a session
 /// has changed: `{"session","state","ageMs"}`, where the state is `live`, `stale` (no frame for STALE_AFTER) or `empty`.
+/// With `?clock=1` a frame's time is followed by when it is sent, in ms since 1970 by this server's clock (u64), and by how
+/// long before that it was received, in ms (u32): so a page can tell how late it is and compare no two clocks.
 /// The viewer changes what it watches by `{"subscribe":["a"]}` and `{"unsubscribe":["a"]}`; what is wrong with that is
 /// answered as `{"error":{"code","message"}}`.
 #[utoipa::path(
@@ -49,6 +55,7 @@ struct Command {
     params(
         ("sessions" = Option<String>, Query, description = "session ids with commas between, 256 at most"),
         ("fps" = Option<f64>, Query, description = "frames a second of each session at most, 0.1 to 60"),
+        ("clock" = Option<u8>, Query, description = "1: frames tell when they are sent and how old they are"),
     ),
     responses(
         (status = 101, description = "a WebSocket"),
@@ -65,13 +72,14 @@ pub async fn view(
 ) -> Result<HttpResponse, Error> {
     let query = Query::read(request.query_string());
     let interval = query.interval()?;
+    let clock = query.parse("clock", "0 or 1", wire::query::flag)?.unwrap_or(false);
     let sessions = query.get("sessions").unwrap_or_default().split(',').filter(|id| !id.is_empty());
     let sessions = sessions.map(str::parse).collect::<Result<Vec<SessionId>, Error>>()?;
     sessions.iter().try_for_each(|session| visitor.may(Right::View, session))?;
     hub.viewing().check()?;
     let hub = hub.into_inner();
     WebSocket::open(&request, payload, MAX_MESSAGE_BYTES, move |socket| async move {
-        let mut wall = Wall { hub, visitor, socket, interval, changes: StreamMap::new(), watched: HashMap::new() };
+        let mut wall = Wall { hub, visitor, socket, interval, clock, changes: StreamMap::new(), watched: HashMap::new() };
         if let Err(error) = wall.subscribe(sessions) {
             wall.socket.send_error(&error).await;
         }
@@ -114,6 +122,8 @@ struct Wall {
     visitor: Visitor,
     socket: WebSocket,
     interval: Option<Duration>,
+    /// Whether frames tell when they are sent.
+    clock: bool,
     changes: StreamMap<SessionId, WatchStream<State>>,
     watched: HashMap<SessionId, Watched>,
 }
@@ -203,7 +213,7 @@ impl Wall {
             self.socket.send_error(&error).await;
             return Ok(None);
         }
-        let Self { hub, socket, watched, .. } = self;
+        let Self { hub, socket, watched, clock, .. } = self;
         let Some(watched) = watched.get_mut(session) else { return Ok(None) };
         let state = watched.viewer.state();
         let now = Instant::now();
@@ -229,7 +239,10 @@ impl Wall {
             return Ok(stale_at.into_iter().chain([watched.delivery.due()]).min());
         }
         watched.delivery.begin();
-        let head = live.head(Head::Message, |_| message_head(session, &live));
+        let head = match clock {
+            true => message_head(session, &live, Some(SystemTime::now())),
+            false => live.head(Head::Message, |_| message_head(session, &live, None)),
+        };
         let pieces = [head, live.frame.bytes.clone(), Bytes::new()];
         if !socket.send_unless(pieces, SLOW, || hub.viewing().check().is_err()).await {
             return Err(TooSlow);
@@ -239,13 +252,19 @@ impl Wall {
     }
 }
 
-fn message_head(session: &SessionId, live: &LiveFrame) -> Bytes {
+/// What stands before a picture, with the time of sending where that is asked for.
+fn message_head(session: &SessionId, live: &LiveFrame, sent: Option<SystemTime>) -> Bytes {
     let (id, frame) = (session.as_str().as_bytes(), &live.frame);
-    let mut head = BytesMut::with_capacity(32 + id.len());
-    websocket::head(OpCode::Binary, 1 + id.len() + 8 + 8 + frame.bytes.len(), &mut head);
+    let clock_bytes = if sent.is_some() { 8 + 4 } else { 0 };
+    let mut head = BytesMut::with_capacity(44 + id.len());
+    websocket::head(OpCode::Binary, 1 + id.len() + 8 + 8 + clock_bytes + frame.bytes.len(), &mut head);
     head.put_u8(id.len() as u8);
     head.put_slice(id);
     head.put_u64(frame.seq.0);
     head.put_f64(frame.captured.seconds());
+    if let Some(sent) = sent {
+        head.put_u64(sent.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64);
+        head.put_u32(live.age().as_millis().try_into().unwrap_or(u32::MAX));
+    }
     head.freeze()
 }

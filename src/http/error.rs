@@ -9,7 +9,8 @@ use actix_web::{
     middleware::Next,
 };
 
-use crate::{error::Error, wire::error_body::ErrorBody};
+use super::guard::is_navigation;
+use crate::{error::Error, ui, wire::error_body::ErrorBody};
 
 /// When a client may try again, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -42,6 +43,7 @@ impl ResponseError for Error {
             | Self::UserNeeded
             | Self::RightEnded => StatusCode::FORBIDDEN,
             Self::TooManyLogins { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoAsset => StatusCode::NOT_FOUND,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -83,6 +85,29 @@ fn answer(status: StatusCode, code: &str, message: String) -> HttpResponse {
     HttpResponse::build(status).insert_header((header::CACHE_CONTROL, "no-store")).json(ErrorBody::new(code, message))
 }
 
+/// Shows a person who has followed a link a page in the place of JSON.
+///
+/// # Errors
+/// The service's own.
+pub async fn as_pages<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    let is_navigation = is_navigation(request.head());
+    let response = next.call(request).await?;
+    let error = response.response().error().filter(|_| is_navigation).and_then(|error| error.as_error::<Error>());
+    let Some(error) = error else { return Ok(response.map_into_left_body()) };
+    let mut page = ui::error_page(response.request(), error.status_code(), &error.to_string());
+    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+        // A browser answers the challenge with a form of its own: only where that is how it has logged in.
+        let is_wanted = name != header::WWW_AUTHENTICATE || matches!(error, Error::BadCredentials);
+        if let Some(value) = response.headers().get(&name).filter(|_| is_wanted) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(response.into_response(page.map_into_right_body()))
+}
+
 /// Gives a preflight that the CORS layer refuses the form of every other error.
 ///
 /// # Errors
@@ -101,7 +126,10 @@ pub async fn refused_preflight<B: MessageBody + 'static>(
 /// The answer to paths that lead nowhere.
 pub(super) async fn no_route(request: HttpRequest) -> HttpResponse {
     let message = format!("there is nothing at {}: GET /openapi.json describes every route", request.path());
-    answer(StatusCode::NOT_FOUND, "not_found", message)
+    match is_navigation(request.head()) {
+        true => ui::error_page(&request, StatusCode::NOT_FOUND, &message),
+        false => answer(StatusCode::NOT_FOUND, "not_found", message),
+    }
 }
 
 /// The answer to methods that a path does not have.

@@ -10,19 +10,24 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     auth::{Auth, Visitor},
+    config::Live,
     edge::Edge,
     error::Error,
     session::SessionId,
     wire::accept::WantsJson,
 };
 
-/// The `{session}` of the path.
+/// The `{session}` of the path; `DEFAULT_SESSION` where the path has none.
 impl FromRequest for SessionId {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let text = percent_decode_str(request.match_info().query("session")).decode_utf8();
+        let Some(text) = request.match_info().get("session") else {
+            let live = request.app_data::<web::Data<Live>>();
+            return ready(live.map(|live| live.default_session.clone()).ok_or(Error::BadSession));
+        };
+        let text = percent_decode_str(text).decode_utf8();
         ready(text.map_err(|_| Error::BadSession).and_then(|text| text.parse()))
     }
 }

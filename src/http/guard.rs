@@ -81,7 +81,7 @@ async fn let_through(
     }
     let visitor = match identify(needs, &auth, &request).await {
         Ok(visitor) => visitor,
-        Err(error) if is_navigation(&request) && error.is_about_login() => return Ok(to_login(request)),
+        Err(Error::LoginNeeded) if is_navigation(request.head()) => return Ok(to_login(request)),
         Err(error) => return Err(error.into()),
     };
     request.extensions_mut().insert(visitor.clone());
@@ -166,13 +166,13 @@ fn may_read_metrics(auth: &Auth, request: &ServiceRequest) -> bool {
 }
 
 /// Whether a person has followed a link, so that a page is to come.
-fn is_navigation(request: &ServiceRequest) -> bool {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+pub(super) fn is_navigation(head: &RequestHead) -> bool {
+    let header = |name| head.headers().get(name).and_then(|value| value.to_str().ok());
     let is_page = match header(HeaderName::from_static("sec-fetch-mode")) {
         Some(mode) => mode == "navigate",
         None => header(header::ACCEPT).is_some_and(|accept| accept.starts_with("text/html")),
     };
-    is_page && request.method() == Method::GET
+    is_page && head.method == Method::GET
 }
 
 /// Sends a person to the login page, and from there back.

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::{account, acme, api, egress, ingest, wire::header::LOGIN_COOKIE};
+use crate::{account, acme, api, egress, ingest, ui, wire::header::LOGIN_COOKIE};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -31,6 +31,7 @@ use crate::{account, acme, api, egress, ingest, wire::header::LOGIN_COOKIE};
         egress::queue::take,
         egress::queue::peek,
         egress::mjpeg::watch,
+        egress::mjpeg::watch_default,
         egress::mjpeg::peek,
         egress::snapshot::show,
         egress::cursor::next,
@@ -46,6 +47,11 @@ use crate::{account, acme, api, egress, ingest, wire::header::LOGIN_COOKIE};
         account::link,
         serve,
         acme::challenge,
+        ui::wall,
+        ui::view,
+        ui::broadcast,
+        ui::webcam,
+        ui::docs,
     ),
     tags(
         (name = "queue", description = "Push a picture, take the next one"),
@@ -53,6 +59,7 @@ use crate::{account, acme, api, egress, ingest, wire::header::LOGIN_COOKIE};
         (name = "sessions", description = "Begin, count and drop sessions"),
         (name = "access", description = "Log in and out, and let others see something"),
         (name = "health", description = "For probes"),
+        (name = "pages", description = "For people"),
         (name = "meta", description = "About this interface"),
     ),
     modifiers(&Access),
@@ -61,7 +68,12 @@ pub struct Description;
 
 /// What each operation needs where there are users: a right on its session, or `user`, `admin`, or anybody who is `somebody`.
 /// Those that are not here need nothing. `tests/it/access.rs` holds the routes to it.
-const NEEDED: [(&str, &str); 17] = [
+const NEEDED: [(&str, &str); 22] = [
+    ("wall", "somebody"),
+    ("view", "view"),
+    ("broadcast", "somebody"),
+    ("webcam", "view"),
+    ("watchDefault", "view"),
     ("newSession", "user"),
     ("removeSession", "admin"),
     ("takeImage", "take"),

@@ -79,6 +79,16 @@ impl Query {
     }
 }
 
+/// A yes or no.
+#[must_use]
+pub fn flag(value: &str) -> Option<bool> {
+    match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
