@@ -1,8 +1,12 @@
 //! What the tests are written in: servers, Redis, pictures, and waiting without sleeping.
 
 pub mod acme;
+pub mod axe;
 pub mod browser;
+pub mod cameras;
+pub mod link;
 pub mod nginx;
+pub mod page_log;
 pub mod picture;
 pub mod process;
 pub mod python;

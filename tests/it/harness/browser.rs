@@ -2,6 +2,7 @@
 
 use std::{path::Path, str::FromStr};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fantoccini::{
     Client, ClientBuilder, Locator,
     actions::{InputSource, KeyAction, KeyActions},
@@ -27,6 +28,9 @@ use super::{
     redis::free_port,
     until,
 };
+
+/// How wide the window of a phone is.
+pub const PHONE_WIDTH: u32 = 390;
 
 /// A browser without a window, and the driver that ends it.
 pub struct Browser {
@@ -111,9 +115,81 @@ impl Browser {
 
     /// Keeps what is seen as test output, for people.
     pub async fn screenshot(&self, name: &str) {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/output");
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(format!("{name}.png")), self.client.screenshot().await.unwrap()).unwrap();
+        keep(name, &self.client.screenshot().await.unwrap());
+    }
+
+    /// The same of the whole page, down to what one would scroll to.
+    pub async fn screenshot_of_all(&self, name: &str) {
+        let taken = self.devtools("Page.captureScreenshot", json!({ "captureBeyondViewport": true })).await;
+        keep(name, &BASE64_STANDARD.decode(taken["data"].as_str().unwrap()).unwrap());
+    }
+
+    /// The next pages, and this one, are for who likes it `light` or `dark`.
+    pub async fn prefer(&self, scheme: &str) {
+        let features = json!([
+            { "name": "prefers-color-scheme", "value": scheme },
+            // A colour that is just changing is no colour to look at.
+            { "name": "prefers-reduced-motion", "value": "reduce" },
+        ]);
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// The window is as large as a common phone, and does what those do with pages that are too wide.
+    pub async fn be_a_phone(&self) {
+        let phone = json!({ "width": PHONE_WIDTH, "height": 844, "deviceScaleFactor": 2, "mobile": true });
+        self.devtools("Emulation.setDeviceMetricsOverride", phone).await;
+    }
+
+    /// The window is as large as this.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
+    }
+
+    /// The window is as large as it was at first.
+    pub async fn resize_back(&self) {
+        self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
+    }
+
+    /// Puts the window away; the page knows that nobody sees it.
+    pub async fn hide(&self) {
+        self.client.minimize_window().await.unwrap();
+        self.is_seen("hidden").await;
+    }
+
+    /// Gets it back.
+    pub async fn show(&self) {
+        self.client.set_window_rect(0, 0, 1000, 700).await.unwrap();
+        self.is_seen("visible").await;
+    }
+
+    async fn is_seen(&self, state: &str) {
+        until(SOON, format!("the page is {state}"), || async {
+            (self.run("return document.visibilityState").await == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Presses a key and lets it go, wherever the page has its focus.
+    pub async fn press(&self, key: Key) {
+        let value = key.chars().next().expect("one character for each key");
+        let keys = KeyActions::new("keyboard".into()).then(KeyAction::Down { value }).then(KeyAction::Up { value });
+        self.client.perform_actions(keys).await.unwrap();
+    }
+
+    pub async fn find(&self, css: &str) -> Element {
+        self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+    }
+
+    pub async fn click(&self, css: &str) {
+        self.find(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
+    }
+
+    /// The text of the first that there is of these; nothing while there is none, and while one page gives way to another.
+    pub async fn text(&self, css: &str) -> String {
+        let script = "const it = document.querySelector(arguments[0]); return it ? it.innerText : ''";
+        let text = self.client.execute(script, vec![css.into()]).await;
+        text.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
     /// Serves a page once, from an origin of its own, and returns its address.
@@ -130,6 +206,13 @@ impl Browser {
         });
         format!("http://{address}/")
     }
+}
+
+/// Keeps a picture as test output.
+fn keep(name: &str, png: &[u8]) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/output");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(format!("{name}.png")), png).unwrap();
 }
 
 /// A command of chromedriver's own.
