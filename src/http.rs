@@ -93,11 +93,11 @@ fn routes(app: &mut ServiceConfig) {
                 .on(Method::HEAD, VIEW, egress::mjpeg::peek)
                 .on(Method::POST, PUBLISH, ingest::stream::push),
         )
-        .service(
-            at("/video_feed")
-                .on(Method::GET, VIEW, egress::mjpeg::watch_default)
-                .on(Method::HEAD, VIEW, egress::mjpeg::peek),
-        )
+        .service(at("/video_feed").on(Method::GET, VIEW, egress::mjpeg::watch_default).on(
+            Method::HEAD,
+            VIEW,
+            egress::mjpeg::peek,
+        ))
         .service(at("/snapshot/{session}").read(VIEW, egress::snapshot::show))
         .service(at("/frames/{session}").read(VIEW, egress::cursor::next))
         .service(at("/ws/view").on(Method::GET, Somebody, egress::websocket::view))

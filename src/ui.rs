@@ -67,16 +67,19 @@ impl Site {
     fn of(request: &HttpRequest) -> Self {
         let visitor = request.extensions().get::<Visitor>().cloned();
         let user = visitor.as_ref().and_then(Visitor::name).map(str::to_owned);
-        let has_users = request.app_data::<web::Data<Auth>>().is_some_and(|auth| auth.has_users());
         let live = request.app_data::<web::Data<Live>>();
         let base_path = request.app_data::<web::Data<Proxy>>().map_or("", |proxy| &proxy.base_path);
         Self {
             root: way_to_root(request.path(), base_path),
-            is_inside: user.is_some() || !has_users,
+            is_inside: user.is_some() || !has_users(request),
             user,
             stale_after_ms: live.map_or(0, |live| live.stale_after.as_millis()),
         }
     }
+}
+
+fn has_users(request: &HttpRequest) -> bool {
+    request.app_data::<web::Data<Auth>>().is_some_and(|auth| auth.has_users())
 }
 
 /// The relative address of the wall, as seen from this path. Within `BASE_PATH` that is known even to who knows nothing of the
@@ -129,8 +132,8 @@ struct ErrorPage<'a> {
     status: u16,
     heading: &'a str,
     message: &'a str,
-    /// Whether logging in, perhaps as another user, may help.
-    offers_login: bool,
+    /// Where to log in, perhaps as another user, where that may help.
+    login: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -221,14 +224,14 @@ pub fn login_page(
     user: Option<&str>,
     message: Option<&str>,
 ) -> HttpResponse {
-    let has_users = request.app_data::<web::Data<Auth>>().is_some_and(|auth| auth.has_users());
+    let has_users = has_users(request);
     let site = Site { user: user.map(str::to_owned), is_inside: user.is_some() || !has_users, ..Site::of(request) };
     page(status, &LoginPage { site, has_users, message })
 }
 
-/// An error for a person.
+/// An error for a person. `login` is where to log in, if that may help where there are users.
 #[must_use]
-pub fn error_page(request: &HttpRequest, status: StatusCode, message: &str) -> HttpResponse {
+pub fn error_page(request: &HttpRequest, status: StatusCode, message: &str, login: Option<&str>) -> HttpResponse {
     let site = Site::of(request);
     let heading = match status {
         StatusCode::UNAUTHORIZED => "Please log in",
@@ -237,9 +240,8 @@ pub fn error_page(request: &HttpRequest, status: StatusCode, message: &str) -> H
         StatusCode::SERVICE_UNAVAILABLE => "Not just now",
         _ => "That did not work",
     };
-    let has_users = request.app_data::<web::Data<Auth>>().is_some_and(|auth| auth.has_users());
-    let offers_login = has_users && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    page(status, &ErrorPage { site, status: status.as_u16(), heading, message, offers_login })
+    let login = login.filter(|_| has_users(request));
+    page(status, &ErrorPage { site, status: status.as_u16(), heading, message, login })
 }
 
 /// A part of pages, with what tells whether it has changed.

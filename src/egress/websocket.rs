@@ -79,7 +79,8 @@ pub async fn view(
     hub.viewing().check()?;
     let hub = hub.into_inner();
     WebSocket::open(&request, payload, MAX_MESSAGE_BYTES, move |socket| async move {
-        let mut wall = Wall { hub, visitor, socket, interval, clock, changes: StreamMap::new(), watched: HashMap::new() };
+        let mut wall =
+            Wall { hub, visitor, socket, interval, clock, changes: StreamMap::new(), watched: HashMap::new() };
         if let Err(error) = wall.subscribe(sessions) {
             wall.socket.send_error(&error).await;
         }

@@ -9,7 +9,7 @@ use actix_web::{
     middleware::Next,
 };
 
-use super::guard::is_navigation;
+use super::guard::{is_navigation, login_address};
 use crate::{error::Error, ui, wire::error_body::ErrorBody};
 
 /// When a client may try again, in seconds.
@@ -97,7 +97,10 @@ pub async fn as_pages<B: MessageBody + 'static>(
     let response = next.call(request).await?;
     let error = response.response().error().filter(|_| is_navigation).and_then(|error| error.as_error::<Error>());
     let Some(error) = error else { return Ok(response.map_into_left_body()) };
-    let mut page = ui::error_page(response.request(), error.status_code(), &error.to_string());
+    let status = error.status_code();
+    let may_help = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let login = may_help.then(|| login_address(response.request()));
+    let mut page = ui::error_page(response.request(), status, &error.to_string(), login.as_deref());
     for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
         // A browser answers the challenge with a form of its own: only where that is how it has logged in.
         let is_wanted = name != header::WWW_AUTHENTICATE || matches!(error, Error::BadCredentials);
@@ -127,7 +130,7 @@ pub async fn refused_preflight<B: MessageBody + 'static>(
 pub(super) async fn no_route(request: HttpRequest) -> HttpResponse {
     let message = format!("there is nothing at {}: GET /openapi.json describes every route", request.path());
     match is_navigation(request.head()) {
-        true => ui::error_page(&request, StatusCode::NOT_FOUND, &message),
+        true => ui::error_page(&request, StatusCode::NOT_FOUND, &message, None),
         false => answer(StatusCode::NOT_FOUND, "not_found", message),
     }
 }

@@ -3,7 +3,7 @@
 use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use actix_web::{
-    Error as ActixError, FromRequest, HttpMessage, HttpResponse,
+    Error as ActixError, FromRequest, HttpMessage, HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     cookie::Cookie,
     dev::{Payload, RequestHead, ServiceRequest, ServiceResponse},
@@ -177,17 +177,21 @@ pub(super) fn is_navigation(head: &RequestHead) -> bool {
 
 /// Sends a person to the login page, and from there back.
 fn to_login(request: ServiceRequest) -> ServiceResponse<BoxBody> {
-    let prefix = Edge::of(request.request()).prefix;
+    let response = HttpResponse::build(StatusCode::SEE_OTHER)
+        .insert_header((header::LOCATION, login_address(request.request())))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .finish();
+    request.into_response(response)
+}
+
+/// The login page, which leads back to what was asked for.
+pub(super) fn login_address(request: &HttpRequest) -> String {
+    let prefix = Edge::of(request).prefix;
     let here = without_token(request.path(), request.query_string());
     // The path as it came begins with our own part of what stands before it.
     let stripped = prefix.strip_suffix(request.app_data::<web::Data<Proxy>>().map_or("", |proxy| &proxy.base_path));
     let next = format!("{}{here}", stripped.unwrap_or_default());
-    let location = format!("{prefix}/login?next={}", utf8_percent_encode(&next, IN_PARAMETER));
-    let response = HttpResponse::build(StatusCode::SEE_OTHER)
-        .insert_header((header::LOCATION, location))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .finish();
-    request.into_response(response)
+    format!("{prefix}/login?next={}", utf8_percent_encode(&next, IN_PARAMETER))
 }
 
 /// A path and its query, without a link's token: it has just been of no use.

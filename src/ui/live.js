@@ -48,10 +48,12 @@ class Age {
 
 /** A session that is shown in an `<img>`. */
 class Feed {
-  /** What is shown: `{seq, age, bytes}`. */
+  /** The frame that is shown. */
   shown = null;
   isEmpty = false;
   isBroken = false;
+  /** Whether a frame has come since this connection began: the first one may have waited for that, and was not late. */
+  isFollowed = false;
   etag = null;
   polled = -Infinity;
   #img;
@@ -101,7 +103,7 @@ class Feed {
   }
 }
 
-/** The sessions of one page. */
+/** The sessions of one page. A frame is `{seq, age, delay, bytes}`: the delay in ms, null where it is not known. */
 export class Live {
   /** `connecting`, `open` (by WebSocket), `polling` or `ended`. */
   connection = "connecting";
@@ -276,6 +278,7 @@ export class Live {
         hasOpened = true;
         this.#socket = socket;
         this.#quickest = [];
+        this.#feeds.forEach((feed) => (feed.isFollowed = false));
         this.#changes = { subscribe: new Set(this.#feeds.keys()), unsubscribe: new Set() };
         this.#send();
         this.#say("open");
@@ -316,13 +319,11 @@ export class Live {
     const sent = Number(view.getBigUint64(at + 16));
     const late = Date.now() - sent;
     const age = view.getUint32(at + 24);
-    const frame = {
-      seq: view.getBigUint64(at),
-      age: new Age(age),
-      delay: age + Math.max(late - this.#quickestOf(late), 0),
-      bytes: new Uint8Array(message, at + 28),
-    };
-    this.#feeds.get(session)?.show(frame);
+    const feed = this.#feeds.get(session);
+    const delay = age + Math.max(late - this.#quickestOf(late), 0);
+    const bytes = new Uint8Array(message, at + 28);
+    feed?.show({ seq: view.getBigUint64(at), age: new Age(age), delay: feed.isFollowed ? delay : null, bytes });
+    if (feed) feed.isFollowed = true;
   }
 
   /**

@@ -39,9 +39,10 @@ export function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** A span of time in words: `0.4 s`, `12 s`, `3 min`. */
+/** A span of time in words: `40 ms`, `1.2 s`, `12 s`, `3 min`. */
 export function span(ms) {
-  if (ms < 10_000) return `${(Math.max(ms, 0) / 1000).toFixed(1)} s`;
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 120_000) return `${Math.round(ms / 1000)} s`;
   if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`;
   return `${Math.round(ms / 3_600_000)} h`;

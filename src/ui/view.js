@@ -26,7 +26,8 @@ const feed = live.watch(session, img, (frame) => {
   stage.dataset.seq = frame.seq;
   byId("snapshot").disabled = false;
   now.frames += 1;
-  now.delay = Math.max(now.delay ?? 0, frame.delay);
+  if (frame.delay !== null) now.delay = Math.max(now.delay ?? 0, frame.delay);
+  stage.style.setProperty("--ratio", img.naturalWidth / img.naturalHeight);
   tick();
 });
 
@@ -34,7 +35,7 @@ function tick() {
   const { state, age } = live.standing(feed);
   stage.dataset.state = state;
   say(badge, state === "stale" && age !== undefined ? `stale since ${clock(new Date(Date.now() - age))}` : state);
-  say(byId("age"), age === undefined || state === "empty" ? "–" : span(age));
+  say(byId("age"), age === undefined || state === "empty" ? "–" : age < 1000 ? "now" : span(age));
   byId("snapshot").disabled = feed.shown === null;
 }
 
@@ -113,7 +114,7 @@ const WAYS = {
     ["curl", "snapshot", {}, (url) => `curl -o ${session}.jpg "${url}"`],
     ["FFmpeg, to a file", "snapshot", {}, (url) => `ffmpeg -i "${url}" -frames:v 1 ${session}.png`],
     ["Home Assistant: MJPEG IP Camera, still image URL", "snapshot", {}, (url) => url],
-    ["OpenCV", "snapshot", {}, (url) => `cv2.imdecode(numpy.fromstring(urllib.request.urlopen("${url}").read(), "uint8"), 1)`],
+    ["OpenCV", "snapshot", {}, (url) => `cv2.imdecode(numpy.frombuffer(urllib.request.urlopen("${url}").read(), numpy.uint8), 1)`],
   ],
   queued: [
     ["Address", "image", {}, (url) => url],

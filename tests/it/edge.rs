@@ -13,16 +13,21 @@ async fn everything_is_served_below_the_base_path_and_nothing_beside_it() {
         assert_eq!(server.post("/cams/image/a", PHOTO_JPEG).await.status, 200);
         assert!(server.get("/cams/image/a").await.body == PHOTO_JPEG);
         Viewer::open(&server, "/cams/stream/a").await.part().await;
-        for path in
-            ["/cams/session", "/cams/stats", "/cams/healthz", "/cams/readyz", "/cams/openapi.json", "/cams/login"]
-        {
+        for path in [
+            "/cams/session",
+            "/cams/stats",
+            "/cams/healthz",
+            "/cams/readyz",
+            "/cams/openapi.json",
+            "/cams/login",
+            "/cams/",
+        ] {
             assert_eq!(server.get(path).await.status, 200, "{path}");
         }
-        for path in
-            ["/session", "/stats", "/healthz", "/image/a", "/cams", "/camstats", "/CAMS/stats", "/cams/cams/stats"]
-        {
+        for path in ["/session", "/stats", "/healthz", "/image/a", "/camstats", "/CAMS/stats", "/cams/cams/stats"] {
             server.get(path).await.is_refused(404, "not_found");
         }
+        assert_eq!(server.get("/cams").await.header("location"), "cams/", "links on the wall are relative to it");
         let port = server.address().port().to_string();
         let check = command(&["healthcheck"], &[("PORT", &port), ("BASE_PATH", "/cams")]);
         let (status, output) = Process::start(check).ended_within(std::time::Duration::from_secs(10)).await;
