@@ -102,6 +102,7 @@ async fn serve_demo(mut config: Config) -> anyhow::Result<()> {
     let session = demo::SESSION.parse()?;
     let root = format!("{}://localhost:{}{}", app.scheme(), app.address().port(), config.proxy.base_path);
     println!("A camera that counts runs on session {session}. Look at it:");
+    println!("  the wall           {root}/");
     println!("  live               {root}/stream/{session}");
     println!("  the next picture   {root}/image/{session}     (reload for the one after it)");
     println!("  what is waiting    {root}/stats");
