@@ -19,7 +19,8 @@ const FAULTS: &str = "
 /// Serious faults of the page as it is shown. Fails with what installs axe-core when it is not there.
 pub async fn serious_faults(browser: &Browser) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-node/node_modules/axe-core/axe.min.js");
-    let source = std::fs::read_to_string(path).unwrap_or_else(|_| panic!("axe-core is needed for this test: make setup"));
+    let source =
+        std::fs::read_to_string(path).unwrap_or_else(|_| panic!("axe-core is needed for this test: make setup"));
     browser.run(&source).await;
     let faults = browser.client.execute_async(FAULTS, vec![]).await.unwrap();
     faults.as_array().unwrap().iter().filter_map(Value::as_str).map(str::to_owned).collect()

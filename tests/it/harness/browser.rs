@@ -7,7 +7,6 @@ use fantoccini::{
     Client, ClientBuilder, Locator,
     actions::{InputSource, KeyAction, KeyActions},
     elements::Element,
-    key::Key,
     wd::WebDriverCompatibleCommand,
 };
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -52,8 +51,17 @@ impl Browser {
     /// One with a camera, and a person who lets no page use it.
     pub async fn with_camera_denied() -> Self {
         let browser = Self::start_with(&["--use-fake-device-for-media-stream"]).await;
-        browser.driver("permissions", json!({ "descriptor": { "name": "camera" }, "state": "denied" })).await;
+        browser.decide("camera", "denied").await;
         browser
+    }
+
+    /// Lets the page use something that it would have to ask for.
+    pub async fn let_use(&self, what: &str) {
+        self.decide(what, "granted").await;
+    }
+
+    async fn decide(&self, what: &str, state: &str) {
+        self.driver("permissions", json!({ "descriptor": { "name": what }, "state": state })).await;
     }
 
     async fn start_with(more: &[&str]) -> Self {
@@ -146,11 +154,6 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", screen).await;
     }
 
-    /// The window is as large as it was at first.
-    pub async fn resize_back(&self) {
-        self.devtools("Emulation.clearDeviceMetricsOverride", json!({})).await;
-    }
-
     /// Puts the window away; the page knows that nobody sees it.
     pub async fn hide(&self) {
         self.client.minimize_window().await.unwrap();
@@ -170,15 +173,22 @@ impl Browser {
         .await;
     }
 
-    /// Presses a key and lets it go, wherever the page has its focus.
-    pub async fn press(&self, key: Key) {
-        let value = key.chars().next().expect("one character for each key");
-        let keys = KeyActions::new("keyboard".into()).then(KeyAction::Down { value }).then(KeyAction::Up { value });
-        self.client.perform_actions(keys).await.unwrap();
+    /// Presses keys, one after the other, wherever the page has its focus.
+    pub async fn press_keys(&self, keys: &str) {
+        let mut actions = KeyActions::new("keyboard".into());
+        for value in keys.chars() {
+            actions = actions.then(KeyAction::Down { value }).then(KeyAction::Up { value });
+        }
+        self.client.perform_actions(actions).await.unwrap();
     }
 
     pub async fn find(&self, css: &str) -> Element {
         self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+    }
+
+    /// Whether the page has none of these.
+    pub async fn has_none(&self, css: &str) -> bool {
+        self.client.find_all(Locator::Css(css)).await.unwrap().is_empty()
     }
 
     pub async fn click(&self, css: &str) {

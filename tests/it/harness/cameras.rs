@@ -25,15 +25,18 @@ const PICTURES: usize = 4;
 /// A frame that the server has taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Pushed {
-    pub seq: u64,
+    seq: u64,
     /// Between these the server has received it, in milliseconds of the epoch.
     pub asked_ms: f64,
     pub answered_ms: f64,
 }
 
+/// Every frame that the server has taken, by session and number.
+pub type History = BTreeMap<String, BTreeMap<u64, Pushed>>;
+
 /// Pushes to sessions until it is stopped or dropped.
 pub struct Cameras {
-    latest: Arc<Mutex<BTreeMap<String, Pushed>>>,
+    history: Arc<Mutex<History>>,
     stopping: watch::Sender<bool>,
     pushing: JoinHandle<()>,
 }
@@ -41,22 +44,21 @@ pub struct Cameras {
 impl Cameras {
     /// Pushes to each session once in every such time. `root` is the address of the wall without the slash at its end.
     pub fn start(root: &str, user: Option<&str>, sessions: &[String], every: Duration) -> Self {
-        let (latest, (stopping, stopped)) = (Arc::default(), watch::channel(false));
+        let (history, (stopping, stopped)) = (Arc::default(), watch::channel(false));
         let cameras = sessions.iter().map(|session| Camera::new(root, user, session)).collect();
-        let pushing = tokio::spawn(push(cameras, every, Arc::clone(&latest), stopped));
-        Self { latest, stopping, pushing }
+        let pushing = tokio::spawn(push(cameras, every, Arc::clone(&history), stopped));
+        Self { history, stopping, pushing }
     }
 
-    /// The newest frame of each session that the server has taken.
-    pub fn latest(&self) -> BTreeMap<String, Pushed> {
-        self.latest.lock().unwrap().clone()
+    pub fn history(&self) -> History {
+        self.history.lock().unwrap().clone()
     }
 
-    /// Ends it when what is on the way has been answered. The newest frames.
-    pub async fn stop(mut self) -> BTreeMap<String, Pushed> {
+    /// Ends it when what is on the way has been answered.
+    pub async fn stop(mut self) -> History {
         self.stopping.send_replace(true);
         (&mut self.pushing).await.unwrap();
-        self.latest()
+        self.history()
     }
 }
 
@@ -96,7 +98,9 @@ impl Camera {
 /// Pictures that differ, and tell by their label whose they are.
 pub fn pictures(session: &str) -> Vec<Bytes> {
     let size = Size::new(320, 240).unwrap();
-    (0..PICTURES).map(|number| placeholder::draw(session, &"•".repeat(number + 1), size, Format::Jpeg).unwrap()).collect()
+    (0..PICTURES)
+        .map(|number| placeholder::draw(session, &"•".repeat(number + 1), size, Format::Jpeg).unwrap())
+        .collect()
 }
 
 /// Milliseconds of the epoch, as `Date.now()` of a page has them.
@@ -104,12 +108,7 @@ pub fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1000.0
 }
 
-async fn push(
-    cameras: Vec<Camera>,
-    every: Duration,
-    latest: Arc<Mutex<BTreeMap<String, Pushed>>>,
-    stopped: watch::Receiver<bool>,
-) {
+async fn push(cameras: Vec<Camera>, every: Duration, history: Arc<Mutex<History>>, stopped: watch::Receiver<bool>) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0.. {
@@ -120,7 +119,8 @@ async fn push(
         let pushes = cameras.iter().map(|camera| camera.push(number));
         for (camera, pushed) in cameras.iter().zip(join_all(pushes).await) {
             if let Some(pushed) = pushed {
-                latest.lock().unwrap().insert(camera.session.clone(), pushed);
+                let mut history = history.lock().unwrap();
+                history.entry(camera.session.clone()).or_default().insert(pushed.seq, pushed);
             }
         }
     }
