@@ -58,8 +58,8 @@ struct Site {
     root: String,
     /// The user who is logged in.
     user: Option<String>,
-    /// Whether there is more to see than this page: not for who came through a link, or is not logged in.
-    is_inside: bool,
+    /// Whether this is somebody who came through a link, and may see no more than what that is for.
+    is_guest: bool,
     stale_after_ms: u128,
 }
 
@@ -71,7 +71,7 @@ impl Site {
         let base_path = request.app_data::<web::Data<Proxy>>().map_or("", |proxy| &proxy.base_path);
         Self {
             root: way_to_root(request.path(), base_path),
-            is_inside: user.is_some() || !has_users(request),
+            is_guest: visitor.is_some() && user.is_none() && has_users(request),
             user,
             stale_after_ms: live.map_or(0, |live| live.stale_after.as_millis()),
         }
@@ -105,8 +105,8 @@ struct WallPage {
 struct ViewPage {
     site: Site,
     session: SessionId,
-    /// Rights on it that the visitor may give away.
-    rights: Vec<&'static str>,
+    /// Rights on it that the visitor may give away, and words for them.
+    rights: Vec<(&'static str, &'static str)>,
 }
 
 #[derive(Template)]
@@ -153,8 +153,8 @@ fn page_with(policy: &str, status: StatusCode, page: &impl Template) -> HttpResp
         .content_type(HTML)
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::CONTENT_SECURITY_POLICY, policy))
-        // An address may hold a link's token.
-        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        // An address may hold a link's token, which stays here. Forms must yet be able to say that they are ours.
+        .insert_header((header::REFERRER_POLICY, "strict-origin"))
         .body(html)
 }
 
@@ -178,7 +178,14 @@ pub async fn wall(request: HttpRequest) -> HttpResponse {
     ),
 )]
 pub async fn view(session: SessionId, visitor: Visitor, request: HttpRequest) -> HttpResponse {
-    let rights = Right::ALL.into_iter().filter(|right| visitor.may_give(*right, &session)).map(Right::name).collect();
+    let words = |right| match right {
+        Right::Publish => "pushing pictures",
+        Right::View => "watching",
+        Right::Take => "taking pictures off the queue",
+        Right::Command => "commands",
+    };
+    let rights = Right::ALL.into_iter().filter(|right| visitor.may_give(*right, &session));
+    let rights = rights.map(|right| (right.name(), words(right))).collect();
     page(StatusCode::OK, &ViewPage { site: Site::of(&request), session, rights })
 }
 
@@ -225,7 +232,7 @@ pub fn login_page(
     message: Option<&str>,
 ) -> HttpResponse {
     let has_users = has_users(request);
-    let site = Site { user: user.map(str::to_owned), is_inside: user.is_some() || !has_users, ..Site::of(request) };
+    let site = Site { user: user.map(str::to_owned), ..Site::of(request) };
     page(status, &LoginPage { site, has_users, message })
 }
 

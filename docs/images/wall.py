@@ -22,7 +22,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = HERE.parent.parent
-SIZE = (1280, 800)
+SIZE = (1280, 890)
 # How long the wall may take until it is as it is to be, in seconds.
 PATIENCE = 60
 CAT = REPOSITORY / "tests/pictures/chelsea.jpg"
@@ -35,7 +35,9 @@ CAMERAS = {
     "gradients": ["-f", "lavfi", "-i", "gradients=size=640x360:rate=15:speed=0.05"],
     "life": ["-f", "lavfi", "-i", "life=size=320x180:rate=5:mold=10:ratio=0.2:death_color=#1f5fbf:life_color=#ffffff"],
     "noise": ["-f", "lavfi", "-i", "cellauto=size=640x360:rate=5:rule=110"],
-    "pattern": ["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25"],
+    "sierpinski": ["-f", "lavfi", "-i", "sierpinski=size=640x360:rate=10"],
+    "spectrum": ["-f", "lavfi", "-i", "colorspectrum=size=640x360:rate=5"],
+    "test-pattern": ["-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25"],
 }
 SILENT = "porch"
 IS_READY = """

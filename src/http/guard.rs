@@ -84,7 +84,6 @@ async fn let_through(
         Err(Error::LoginNeeded) if is_navigation(request.head()) => return Ok(to_login(request)),
         Err(error) => return Err(error.into()),
     };
-    request.extensions_mut().insert(visitor.clone());
     let session = SessionId::extract(request.request()).await.ok();
     let watch = Watch::new(move || {
         let session = session.clone();
@@ -140,6 +139,8 @@ async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest
         address: Edge::of(request.request()).address,
     };
     let visitor = auth.visitor(&credentials).await?.ok_or(Error::LoginNeeded)?;
+    // Who it is counts for the page that tells of a refusal too.
+    request.extensions_mut().insert(visitor.clone());
     match needs {
         Needs::Right(_) => check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?,
         _ => check(needs, &visitor, None)?,

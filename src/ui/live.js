@@ -178,7 +178,8 @@ export class Live {
 
   /** The login or the link has ended: nothing helps but another. */
   #end() {
-    const login = element("a", { href: new URL("login", root), text: "Log in" });
+    const next = new URLSearchParams({ next: location.pathname + location.search });
+    const login = element("a", { href: new URL(`login?${next}`, root), text: "Log in" });
     const message = token ? "This link has run out or was taken back. Ask for a new one." : "You are not logged in any more. ";
     this.#run = null;
     this.#drop();

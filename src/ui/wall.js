@@ -61,7 +61,7 @@ class Tile {
   update(stats) {
     if (stats) this.#at = performance.now();
     this.stats = stats;
-    say(this.fps, stats ? `${stats.fps < 10 ? stats.fps.toFixed(1) : Math.round(stats.fps)} fps` : "");
+    say(this.fps, stats ? `${Number(stats.fps.toFixed(stats.fps < 10 ? 1 : 0))} fps` : "");
     say(this.viewers, stats ? plural(stats.viewers, "viewer") : "");
     say(this.queue, stats ? `${stats.len.toLocaleString()} waiting` : "");
   }

@@ -127,7 +127,7 @@ async fn a_person_is_sent_to_the_login_page_and_back_and_a_program_is_told() {
     program.is_refused(401, "login_needed");
     let page = client.get(server.url("/cams/login")).send().await.unwrap();
     let header = |name: &str| page.headers()[name].to_str().unwrap().to_owned();
-    assert_eq!(header("referrer-policy"), "no-referrer");
+    assert_eq!(header("referrer-policy"), "strict-origin", "an address may hold a token");
     assert!(header("content-security-policy").contains("default-src 'none'"));
     assert!(server.get("/login").await.status == 404 && server.get("/cams/assets/style.css").await.status == 200);
     // Wrong: a page says so, and a program is told.
