@@ -28,7 +28,9 @@ use super::{
     until,
 };
 
-/// How wide the window of a phone is.
+/// How wide the window is, in pixels.
+pub const WINDOW_WIDTH: u32 = 1000;
+/// How wide that of a phone is.
 pub const PHONE_WIDTH: u32 = 390;
 
 /// A browser without a window, and the driver that ends it.
@@ -84,7 +86,9 @@ impl Browser {
             "--no-proxy-server",
             // A name that is not this machine's for the browser: it then takes a plain connection for what it is.
             "--host-resolver-rules=MAP cams.test 127.0.0.1",
-            "--window-size=1000,700",
+            &format!("--window-size={WINDOW_WIDTH},700"),
+            // Pictures of whole pages would have one over their edge.
+            "--hide-scrollbars",
             &profile_argument,
         ];
         let arguments = [&arguments, more].concat();
@@ -162,7 +166,7 @@ impl Browser {
 
     /// Gets it back.
     pub async fn show(&self) {
-        self.client.set_window_rect(0, 0, 1000, 700).await.unwrap();
+        self.client.set_window_rect(0, 0, WINDOW_WIDTH, 700).await.unwrap();
         self.is_seen("visible").await;
     }
 
@@ -195,9 +199,10 @@ impl Browser {
         self.find(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
     }
 
-    /// The text of the first that there is of these; nothing while there is none, and while one page gives way to another.
+    /// What is to be read of the first of these; nothing where there is none, and while one page gives way to another.
     pub async fn text(&self, css: &str) -> String {
-        let script = "const it = document.querySelector(arguments[0]); return it ? it.innerText : ''";
+        let script =
+            "const it = document.querySelector(arguments[0]); return it?.checkVisibility() ? it.innerText : ''";
         let text = self.client.execute(script, vec![css.into()]).await;
         text.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{all_go_on, all_stand, arrives, becomes, connects, log_in, note_changes, push_to, was_never_wrong};
+use super::{all_go_on, all_stand, arrives, becomes, connects, log_in, note_changes, push_to, reads, was_never_wrong};
 use crate::harness::{
     RedisServer, SOON, Server, UsersFile,
     axe::serious_faults,
-    browser::{Browser, PHONE_WIDTH},
+    browser::{Browser, PHONE_WIDTH, WINDOW_WIDTH},
     cameras::Cameras,
     nginx::Nginx,
     users::PASSWORD,
@@ -131,11 +131,13 @@ async fn pages_look_as_they_should_in_light_in_dark_and_on_a_phone() {
             // Who is logged in is not shown the form.
             let browser = if name == "login" { &stranger } else { &browser };
             house.open(browser, path, ready).await;
-            browser.screenshot_of_all(&format!("{name}-{look}")).await;
-            if look == "phone" {
-                let width = browser.run("return document.documentElement.scrollWidth").await;
-                assert!(width.as_u64().unwrap() <= u64::from(PHONE_WIDTH), "{name} is {width} pixels wide");
+            if name == "view" {
+                reads(browser, "#rate", |text| text != "–").await;
             }
+            browser.screenshot_of_all(&format!("{name}-{look}")).await;
+            let wide = browser.run("return document.documentElement.scrollWidth").await;
+            let window = if look == "phone" { PHONE_WIDTH } else { WINDOW_WIDTH };
+            assert!(wide == window, "{name} is {wide} pixels wide in a window of {window}");
         }
     }
 }

@@ -20,6 +20,7 @@ async fn status(browser: &Browser) -> Value {
 
 /// Opens an address that answers so, with a page for people that has these words.
 async fn shows(browser: &Browser, url: &str, code: u16, words: &str) {
+    browser.log("browser").await;
     browser.client.goto(url).await.unwrap();
     let text = browser.text("main").await;
     assert_eq!(status(browser).await, code, "{url}: {text}");
@@ -111,6 +112,7 @@ async fn what_goes_wrong_has_a_page_for_people_and_a_code_for_programs() {
 /// Makes a link on the view page that is open.
 async fn make_link(browser: &Browser, right: &str) -> String {
     choose(browser, "#link [name=right]", right).await;
+    choose(browser, "#link [name=expires_in]", "3600").await;
     browser.click("#link button").await;
     let url = async || browser.run("return document.querySelector('#link-url').value").await;
     let page = if right == "view" { "/view/" } else { "/broadcast" };
