@@ -1,5 +1,5 @@
 # What one does with this repository. `make help` lists it.
-.PHONY: help test proof lint advisories bench demo setup
+.PHONY: help test proof lint advisories screenshot bench demo setup
 
 # How many times larger `make proof` tests what takes time or load.
 PROOF_FACTOR ?= 20
@@ -36,6 +36,11 @@ advisories: ## known vulnerabilities of dependencies, where the advisory databas
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	@cargo deny fetch db || { echo "make advisories: the advisory database cannot be reached from here; nothing was checked" >&2; exit 1; }
 	cargo deny --locked --workspace check advisories
+
+screenshot: ## the picture that the README opens with, taken anew
+	@tests/setup ffmpeg:ffmpeg chromium:chromium chromedriver:chromium-driver python3:python3
+	cargo build --release --locked
+	python3 docs/images/wall.py
 
 bench: ## this server beside webdis, nginx, nchan and a bare writer, then the parts of it alone
 	@tests/setup redis-server:redis-server redis-benchmark:redis-tools webdis:webdis nginx:nginx-light wrk:wrk python3:python3 \

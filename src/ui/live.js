@@ -192,7 +192,9 @@ export class Live {
     let retry = 0;
     this.#say("connecting");
     while (isCurrent()) {
-      const answers = retry === 0 || (await this.#ask(run));
+      const asked = this.#ask(run);
+      // At first there is no reason to wait for the answer.
+      const answers = retry === 0 || (await asked);
       if (!isCurrent()) return;
       if (!answers) {
         refused = 0;
@@ -247,14 +249,11 @@ export class Live {
 
   /** Asks again and again, until there is no answer. */
   async #keepAsking(run, isOver) {
-    let before = Date.now();
-    for (;;) {
-      const answers = await this.#ask(run);
-      if (isOver() || !answers) return;
+    do {
+      const before = Date.now();
       await pause(STATS_PAUSE);
-      if (isOver() || Date.now() - before > SLEPT + ANSWER_WITHIN) return;
-      before = Date.now();
-    }
+      if (isOver() || Date.now() - before > SLEPT) return;
+    } while (await this.#ask(run));
   }
 
   /** Shows what a WebSocket brings, until it ends. Tells whether it has opened. */

@@ -61,7 +61,7 @@ export function copyable(text, label) {
   const code = element("code", { text });
   const button = element("button", { type: "button", class: "plain copy", "aria-label": `Copy ${label}`, text: "Copy" });
   button.addEventListener("click", () => copy(code.textContent, button));
-  const line = element("div", { class: "copyable" }, code, button);
+  const line = element("div", { class: "copyable" }, element("div", { class: "line" }, code), button);
   line.write = (changed) => say(code, changed);
   return line;
 }
