@@ -235,7 +235,7 @@ impl Site {
             .app_data(self.webroot)
             .app_data(self.live)
             .configure(|app| http::routes_below(&base_path, app))
-            .wrap(middleware::from_fn(http::error::as_pages))
+            .wrap(middleware::from_fn(http::error::as_asked))
             .wrap(cors)
             .wrap(middleware::from_fn(http::error::refused_preflight))
             .wrap(middleware::from_fn(http::bound_unread))

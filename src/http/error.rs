@@ -5,7 +5,10 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{ConnectionType, StatusCode, header},
+    http::{
+        ConnectionType, StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
     middleware::Next,
 };
 
@@ -17,6 +20,8 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// How to log in where no page can be shown (RFC 7617).
 const CHALLENGE: &str = "Basic realm=\"Image Streamer\", charset=\"UTF-8\"";
+/// The same with an API key (RFC 6750), for which no browser has a dialog.
+const KEY_CHALLENGE: &str = "Bearer realm=\"Image Streamer\"";
 
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
@@ -71,11 +76,11 @@ impl ResponseError for Error {
             _ => {}
         }
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(CHALLENGE));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
         }
         if status == StatusCode::UPGRADE_REQUIRED {
             response.head_mut().set_connection_type(ConnectionType::Close);
-            response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         response
     }
@@ -85,16 +90,20 @@ fn answer(status: StatusCode, code: &str, message: String) -> HttpResponse {
     HttpResponse::build(status).insert_header((header::CACHE_CONTROL, "no-store")).json(ErrorBody::new(code, message))
 }
 
-/// Shows a person who has followed a link a page in the place of JSON.
+/// Gives errors the form that suits whoever asks: a person who has followed a link sees a page; a page's own script is not
+/// answered by the browser's dialog for passwords, but can tell itself what there is to do.
 ///
 /// # Errors
 /// The service's own.
-pub async fn as_pages<B: MessageBody + 'static>(
+pub async fn as_asked<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let is_navigation = is_navigation(request.head());
-    let response = next.call(request).await?;
+    let (is_navigation, is_script) = (is_navigation(request.head()), is_script(request.headers()));
+    let mut response = next.call(request).await?;
+    if is_script && response.headers().contains_key(header::WWW_AUTHENTICATE) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(KEY_CHALLENGE));
+    }
     let error = response.response().error().filter(|_| is_navigation).and_then(|error| error.as_error::<Error>());
     let Some(error) = error else { return Ok(response.map_into_left_body()) };
     let status = error.status_code();
@@ -109,6 +118,12 @@ pub async fn as_pages<B: MessageBody + 'static>(
         }
     }
     Ok(response.into_response(page.map_into_right_body()))
+}
+
+/// Whether a page's script asks: it says so, or it opens a WebSocket, for which browsers tell the page's origin.
+fn is_script(headers: &HeaderMap) -> bool {
+    headers.contains_key(HeaderName::from_static("x-requested-with"))
+        || (headers.contains_key(header::UPGRADE) && headers.contains_key(header::ORIGIN))
 }
 
 /// Gives a preflight that the CORS layer refuses the form of every other error.
@@ -139,7 +154,7 @@ pub(super) async fn no_route(request: HttpRequest) -> HttpResponse {
 pub(super) fn wrong_method(methods: &str) -> HttpResponse {
     let message = format!("this route answers to {methods}");
     let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
-    if let Ok(methods) = header::HeaderValue::from_str(methods) {
+    if let Ok(methods) = HeaderValue::from_str(methods) {
         response.headers_mut().insert(header::ALLOW, methods);
     }
     response

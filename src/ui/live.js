@@ -3,7 +3,7 @@
 // A picture never claims to be live because nothing was heard to the contrary: it is live for as long as the frame that is
 // shown is younger than STALE_AFTER, by what the server said of its age and by this device's own clocks since.
 
-import { address, byId, element, root, staleAfter, token } from "./page.js";
+import { address, ask, byId, element, root, staleAfter, token } from "./page.js";
 
 /** The pause between two looks at /stats, in ms. They also tell a connection that is dead from one that is silent. */
 const STATS_PAUSE = 2000;
@@ -116,6 +116,8 @@ export class Live {
   #drop = () => {};
   #changes = { subscribe: new Set(), unsubscribe: new Set() };
   #quickest = [];
+  /** When the socket has last brought something. */
+  #heard = -Infinity;
 
   /** Shows sessions while the page is seen. `onstats` is told of those of /stats, or of the `only` one. */
   constructor({ only = null, onstats = () => {} } = {}) {
@@ -192,18 +194,14 @@ export class Live {
     let retry = 0;
     this.#say("connecting");
     while (isCurrent()) {
+      // Not one after the other: a browser may try a plain request on connections that have been dead for long.
       const asked = this.#ask(run);
-      // At first there is no reason to wait for the answer.
-      const answers = retry === 0 || (await asked);
-      if (!isCurrent()) return;
-      if (!answers) {
-        refused = 0;
-      } else if (refused < REFUSED_SOCKETS) {
+      if (refused < REFUSED_SOCKETS) {
         const hasOpened = await this.#listen(run);
-        refused = hasOpened ? 0 : refused + 1;
+        refused = !hasOpened && (await asked) ? refused + 1 : 0;
         if (hasOpened) retry = 0;
         if (refused === REFUSED_SOCKETS) continue;
-      } else if (await this.#poll(run)) {
+      } else if ((await asked) && (await this.#poll(run))) {
         // Perhaps sockets get through by now: one is tried.
         refused -= 1;
         continue;
@@ -236,7 +234,7 @@ export class Live {
   async #ask(run) {
     try {
       const url = address("stats", { session: this.#only });
-      const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
+      const answer = await ask(url, { signal: AbortSignal.timeout(ANSWER_WITHIN) });
       const stats = answer.ok ? await answer.json() : null;
       if (run !== this.#run) return true;
       if (answer.status === 401) this.#end();
@@ -247,13 +245,13 @@ export class Live {
     }
   }
 
-  /** Asks again and again, until there is no answer. */
+  /** Asks again and again, until there is no answer and nothing else is heard. */
   async #keepAsking(run, isOver) {
     do {
       const before = Date.now();
       await pause(STATS_PAUSE);
       if (isOver() || Date.now() - before > SLEPT) return;
-    } while (await this.#ask(run));
+    } while ((await this.#ask(run)) || performance.now() - this.#heard < ANSWER_WITHIN);
   }
 
   /** Shows what a WebSocket brings, until it ends. Tells whether it has opened. */
@@ -284,7 +282,11 @@ export class Live {
         this.#say("open");
         this.#keepAsking(run, () => this.#socket !== socket).then(() => this.#socket === socket && end());
       };
-      socket.onmessage = ({ data }) => (typeof data === "string" ? this.#hear(JSON.parse(data)) : this.#see(data));
+      socket.onmessage = ({ data }) => {
+        this.#heard = performance.now();
+        if (typeof data === "string") this.#hear(JSON.parse(data));
+        else this.#see(data);
+      };
     });
   }
 
@@ -362,7 +364,7 @@ export class Live {
     try {
       const headers = feed.etag ? { "If-None-Match": feed.etag } : {};
       const url = address(`snapshot/${feed.session}`, { empty: 204 });
-      const answer = await fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(ANSWER_WITHIN) });
+      const answer = await ask(url, { headers, signal: AbortSignal.timeout(ANSWER_WITHIN) });
       if (answer.status === 401) this.#end();
       if (answer.status === 204) feed.clear();
       if (answer.status !== 200) return true;

@@ -21,6 +21,13 @@ export function address(path, parameters = {}) {
   return url;
 }
 
+/**
+ * Asks the server for something. It is told that a script asks: a login that has ended is then for the page to speak of, and
+ * not for a dialog of the browser's own.
+ */
+export const ask = (url, { headers, ...options } = {}) =>
+  fetch(url, { cache: "no-store", headers: { "X-Requested-With": "XMLHttpRequest", ...headers }, ...options });
+
 export const byId = (id) => document.getElementById(id);
 
 /** An element with properties (`class`, `text`, `data-…` and other attributes) and children. */

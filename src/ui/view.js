@@ -1,7 +1,7 @@
 // One session, large: its picture, how old and how late it is, and the ways to read it elsewhere.
 
 import { Live } from "./live.js";
-import { address, byId, clock, copy, copyable, element, root, say, span, token } from "./page.js";
+import { address, ask, byId, clock, copy, copyable, element, root, say, span, token } from "./page.js";
 
 /** How often the page is looked at for what time does to it, in ms. */
 const TICK = 250;
@@ -96,6 +96,8 @@ const fullscreen = byId("fullscreen");
 // Phones of one maker have it for videos only.
 fullscreen.hidden = !stage.requestFullscreen;
 fullscreen.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : stage.requestFullscreen()));
+// The button is outside of what fills the screen, and so loses the focus.
+document.addEventListener("fullscreenchange", () => document.fullscreenElement || fullscreen.focus());
 stage.addEventListener("dblclick", () => fullscreen.click());
 
 /** The lines of each way: what they are for, and the line for an address of that way. */
@@ -143,7 +145,7 @@ link?.addEventListener("submit", async (event) => {
   say(byId("link-problem"), "");
   try {
     const body = JSON.stringify({ session, right, expires_in: Number(link.elements.expires_in.value) });
-    const answer = await fetch(new URL("link", root), { method: "POST", body });
+    const answer = await ask(new URL("link", root), { method: "POST", body });
     const made = await answer.json();
     if (!answer.ok) throw new Error(made.error.message);
     tokens[right] = made.token;
