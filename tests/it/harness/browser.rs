@@ -93,6 +93,8 @@ impl Browser {
         ];
         let arguments = [&arguments, more].concat();
         let capabilities = json!({
+            // Those of the tests are nobody's.
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         });

@@ -50,6 +50,7 @@ async fn pages_go_on_by_themselves_when_a_server_was_killed_and_comes_back() {
         tokio::join!(says_that_it_is_lost(&wall), says_that_it_is_lost(&view));
         if round == 0 {
             wall.screenshot("wall-lost").await;
+            assert_eq!(serious_faults(&wall).await, [""; 0]);
         }
         server = start().await;
         tokio::join!(all_go_on(&wall, &before.0), all_go_on(&view, &before.1));

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{arrives, becomes, choose, log_in, reads};
 use crate::harness::{
-    Answer, Backend, SOON, Server, UsersFile, browser::Browser, link::Link, redis::free_port, users::PASSWORD,
+    Answer, Backend, SOON, Server, UsersFile, axe::serious_faults, browser::Browser, link::Link, nginx::Nginx,
+    redis::free_port, users::PASSWORD,
 };
 
 /// A change must show in what is sent within this, also where the network is slow.
@@ -16,7 +17,7 @@ async fn state(browser: &Browser) -> String {
     browser.run("return document.querySelector('main').dataset.state ?? ''").await.as_str().unwrap().to_owned()
 }
 
-async fn state_becomes(browser: &Browser, wanted: &str) {
+pub(super) async fn state_becomes(browser: &Browser, wanted: &str) {
     let look = async || (state(browser).await, browser.text("#problem").await);
     becomes(SOON * 2, format!("the page is {wanted}"), look, |(state, _)| state == wanted).await;
 }
@@ -92,6 +93,7 @@ async fn a_camera_is_sent_in_order_as_chosen_and_choices_take_effect_at_once() {
         browser.run("const it = document.querySelector('#preview'); return it.videoWidth > 0 && !it.paused").await;
     assert_eq!(preview, true, "one sees what is sent");
     browser.screenshot("broadcast-sending").await;
+    assert_eq!(serious_faults(&browser).await, [""; 0]);
 
     for (resolution, size) in [("160x120", (160, 120)), ("1280x720", (1280, 720)), ("640x480", (640, 480))] {
         choose(&browser, "#resolution", resolution).await;
@@ -163,6 +165,41 @@ async fn sending_goes_on_by_itself_after_a_server_restart_and_a_silent_network()
     state_becomes(&browser, "sending").await;
     rate_becomes(&server, "phone", 5.0..12.0).await;
     assert_eq!(browser.run("return window.survives").await, true, "without a reload");
+}
+
+#[tokio::test]
+async fn sending_goes_on_while_the_page_is_hidden_and_keeps_the_screen_awake() {
+    let server = Server::start(&[]).await;
+    let browser = Browser::with_camera().await;
+    let note = "const request = WakeLock && navigator.wakeLock.request;
+        navigator.wakeLock.request = function (...kind) {
+            const lock = request.apply(this, kind);
+            lock.then(lock => (window.lock = lock));
+            return lock;
+        }";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": note })).await;
+    send(&browser, &server.url("/broadcast?session=phone"), "320x240", "10", "60").await;
+    rate_becomes(&server, "phone", 5.0..12.0).await;
+    let lock = async || browser.run("return window.lock ? !window.lock.released : null").await;
+    becomes(SOON, "the screen is kept awake", lock, |is_held| is_held == true).await;
+    browser.hide().await;
+    let before = stats(&server, "phone").await["seq"].as_u64().unwrap();
+    let newest = async || stats(&server, "phone").await["seq"].as_u64().unwrap();
+    becomes(SOON, "pictures still come", newest, |newest| *newest > before + 20).await;
+    browser.show().await;
+    becomes(SOON, "the screen is kept awake again", lock, |is_held| is_held == true).await;
+    browser.click("#start").await;
+    becomes(SOON, "the screen may sleep", lock, |is_held| is_held == false).await;
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_lets_no_websocket_through_pictures_are_sent_one_by_one() {
+    let server = Server::start(&[]).await;
+    let nginx = Nginx::before(&server, "").await;
+    let browser = Browser::with_camera().await;
+    send(&browser, &nginx.url("/broadcast?session=phone"), "320x240", "5", "60").await;
+    rate_becomes(&server, "phone", 3.0..6.0).await;
+    reads(&browser, "#connection", |text| text.contains("one by one") || text.contains("picture by picture")).await;
 }
 
 #[tokio::test]

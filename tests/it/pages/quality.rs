@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{all_go_on, all_stand, arrives, becomes, connects, log_in, note_changes, push_to, reads, was_never_wrong};
+use super::{
+    all_go_on, all_stand, arrives, becomes, broadcast::state_becomes, connects, log_in, note_changes, push_to, reads,
+    was_never_wrong,
+};
 use crate::harness::{
     RedisServer, SOON, Server, UsersFile,
     axe::serious_faults,
     browser::{Browser, PHONE_WIDTH, WINDOW_WIDTH},
     cameras::Cameras,
     nginx::Nginx,
+    picture::PHOTO_JPEG,
+    tls::CertificateFiles,
     users::PASSWORD,
 };
 
@@ -222,5 +227,55 @@ async fn pages_have_a_language_a_title_and_one_heading() {
         assert!(seen.0 == "en" && !titles.contains(&seen.1), "{name}: {seen:?}");
         assert!((seen.2 == 1 || name == "docs") && seen.3 == 1, "{name}: {seen:?}");
         titles.push(seen.1);
+    }
+}
+
+/// Goes from the wall to a stream and to the camera page by the links that are there.
+async fn lead_everywhere(browser: &Browser, wall: &str) {
+    browser.client.goto(wall).await.unwrap();
+    let shown = all_stand(browser, SOON, 1, |_, standing| standing.state == "live").await;
+    connects(browser, "open", false).await;
+    all_go_on(browser, &shown).await;
+    browser.click(".tile a").await;
+    arrives(browser, &format!("{wall}view/camera-1")).await;
+    let shown = all_stand(browser, SOON, 1, |_, standing| standing.state == "live").await;
+    all_go_on(browser, &shown).await;
+    assert!(browser.text("#newest code").await.contains(&format!("{wall}snapshot/camera-1")));
+    browser.click("nav a[href*=broadcast]").await;
+    state_becomes(browser, "idle").await;
+    browser.click("#start").await;
+    state_becomes(browser, "sending").await;
+    browser.click("nav a[href*=docs]").await;
+    becomes(SOON * 2, "the interface is shown", || browser.has_none(".opblock"), |none| !none).await;
+    browser.client.goto(&format!("{wall}webcam")).await.unwrap();
+    arrives(browser, &format!("{wall}view/camera")).await;
+    assert_eq!(browser.complaints().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn pages_work_over_https_and_below_a_path_that_a_proxy_cuts_off() {
+    // As deploy/nginx/sub-path.conf says for a server that knows of no prefix.
+    const CUT_OFF: &str = "rewrite ^/cams/(.*)$ /$1 break;
+        proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+        proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Prefix /cams;";
+    let browser = Browser::with_camera().await;
+    let session = ["camera-1".to_owned()];
+    let server = Server::start(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let nginx = Nginx::before(&server, CUT_OFF).await;
+    let camera = Cameras::start(&server.url(""), None, &session, Duration::from_millis(300));
+    lead_everywhere(&browser, &nginx.url("/cams/")).await;
+    drop(camera);
+
+    let files = CertificateFiles::new();
+    let server = files.server(&[]).await;
+    let push = async || {
+        loop {
+            server.push("camera-1", PHOTO_JPEG).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    tokio::select! {
+        () = lead_everywhere(&browser, &server.url("/")) => {}
+        () = push() => unreachable!("it never ends"),
     }
 }

@@ -94,6 +94,12 @@ async fn what_goes_wrong_has_a_page_for_people_and_a_code_for_programs() {
         shows(&browser, &server.url(path), 401, "link").await;
         assert_eq!(server.get(path).await.error_code(), "bad_token");
     }
+    let link = server.request("POST", "/link").basic_auth("ann", Some(PASSWORD));
+    let link = Answer::to(link.body(json!({ "session": "cam-1", "right": "view", "expires_in": 1 }).to_string())).await;
+    let ending = format!("/view/cam-1?token={}", link.json()["token"].as_str().unwrap());
+    becomes(SOON, "the link runs out", async || server.get(&ending).await.status, |status| *status == 401).await;
+    shows(&browser, &server.url(&ending), 401, "link").await;
+
     browser.client.goto(&server.url("/login")).await.unwrap();
     log_in(&browser, "ann", PASSWORD).await;
     arrives(&browser, &server.url("/")).await;
@@ -182,6 +188,10 @@ async fn logging_out_in_one_window_ends_what_the_other_one_shows() {
     let newest = async || pushed().await.unwrap().json::<Value>().await.unwrap()["sessions"][0]["seq"].as_u64();
     becomes(SOON, "more is pushed", newest, |newest| *newest > seq.map(|seq| seq + 5)).await;
     assert_eq!(standings(&browser).await["cam-1"].seq, seq, "nothing more is shown");
-    let link = browser.run("return document.querySelector('#connection a')?.href").await;
-    assert_eq!(link, json!(server.url("/login")));
+    // What it says leads back here.
+    browser.click("#connection a").await;
+    reads(&browser, "main", |text| text.contains("Password")).await;
+    log_in(&browser, "ann", PASSWORD).await;
+    arrives(&browser, &server.url("/")).await;
+    all_stand(&browser, SOON, 1, |_, standing| standing.state == "live").await;
 }
