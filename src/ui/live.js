@@ -320,11 +320,11 @@ export class Live {
     const at = 1 + length;
     const sent = Number(view.getBigUint64(at + 16));
     const late = Date.now() - sent;
-    const age = view.getUint32(at + 24);
     const feed = this.#feeds.get(session);
-    const delay = age + Math.max(late - this.#quickestOf(late), 0);
+    // What waited in the network has grown older there than it was when it was sent.
+    const age = view.getUint32(at + 24) + late - this.#quickestOf(late);
     const bytes = new Uint8Array(message, at + 28);
-    feed?.show({ seq: view.getBigUint64(at), age: new Age(age), delay: feed.isFollowed ? delay : null, bytes });
+    feed?.show({ seq: view.getBigUint64(at), age: new Age(age), delay: feed.isFollowed ? age : null, bytes });
     if (feed) feed.isFollowed = true;
   }
 
@@ -368,12 +368,12 @@ export class Live {
       if (answer.status === 401) this.#end();
       if (answer.status === 204) feed.clear();
       if (answer.status !== 200) return true;
-      const took = performance.now() - feed.polled;
-      const age = Number(answer.headers.get("X-Frame-Age-Ms"));
+      // Its age was told when the server had the question: on the way here it has grown.
+      const asked = (performance.now() - feed.polled) / 2;
       const bytes = new Uint8Array(await answer.arrayBuffer());
-      const delay = age + performance.now() - feed.polled - took / 2;
+      const age = Number(answer.headers.get("X-Frame-Age-Ms")) + performance.now() - feed.polled - asked;
       feed.etag = answer.headers.get("ETag");
-      feed.show({ seq: BigInt(answer.headers.get("X-Frame-Seq")), age: new Age(age), delay, bytes });
+      feed.show({ seq: BigInt(answer.headers.get("X-Frame-Seq")), age: new Age(age), delay: age, bytes });
       return true;
     } catch {
       return false;
