@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{all_go_on, all_stand, becomes, changes, connection, connects, note_changes, standings, was_never_wrong};
-use crate::harness::{SOON, Server, browser::Browser, cameras::Cameras, link::Link, redis::free_port};
+use crate::harness::{
+    SOON, Server, axe::serious_faults, browser::Browser, cameras::Cameras, link::Link, redis::free_port,
+};
 
 const STALE_AFTER: Duration = Duration::from_secs(2);
 /// Two pages at once, each in a browser of its own.

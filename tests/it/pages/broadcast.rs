@@ -171,7 +171,7 @@ async fn sending_goes_on_by_itself_after_a_server_restart_and_a_silent_network()
 async fn sending_goes_on_while_the_page_is_hidden_and_keeps_the_screen_awake() {
     let server = Server::start(&[]).await;
     let browser = Browser::with_camera().await;
-    let note = "const request = WakeLock && navigator.wakeLock.request;
+    let note = "const { request } = navigator.wakeLock;
         navigator.wakeLock.request = function (...kind) {
             const lock = request.apply(this, kind);
             lock.then(lock => (window.lock = lock));

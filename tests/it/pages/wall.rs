@@ -10,7 +10,7 @@ use super::{
     standings, was_never_wrong,
 };
 use crate::harness::{
-    Backend, SOON, Server,
+    RedisServer, SOON, Server,
     browser::Browser,
     cameras::Cameras,
     picture::PHOTO_JPEG,
@@ -106,56 +106,55 @@ async fn wall_becomes(browser: &Browser, names: &[&str]) {
 
 #[tokio::test]
 async fn the_wall_is_sorted_filtered_and_sized_and_its_address_keeps_that() {
-    for backend in Backend::all().await {
-        let server = backend.server(&[("STALE_AFTER", "1"), ("BASE_PATH", "/cams")]).await;
-        let browser = Browser::start().await;
-        let push = async |session: &str, times: usize| {
-            for _ in 0..times {
-                push_to(&server, &format!("/cams/image/{session}"), None).await;
-            }
-        };
-        push("hall", 3).await;
-        push("yard", 1).await;
-        push("door-10", 2).await;
-        push("door-9", 4).await;
-        browser.client.goto(&server.url("/cams/")).await.unwrap();
-        wall_becomes(&browser, &["door-9", "door-10", "hall", "yard"]).await;
-        all_stand(&browser, SOON, 4, |_, standing| standing.state == "stale").await;
-        for (sort, names) in [
-            ("queue", ["door-9", "hall", "door-10", "yard"]),
-            ("activity", ["door-9", "door-10", "yard", "hall"]),
-            ("name", ["door-9", "door-10", "hall", "yard"]),
-        ] {
-            choose(&browser, "#sort", sort).await;
-            wall_becomes(&browser, &names).await;
+    let redis = RedisServer::start().await;
+    let server = redis.server(&[("STALE_AFTER", "1"), ("BASE_PATH", "/cams")]).await;
+    let browser = Browser::start().await;
+    let push = async |session: &str, times: usize| {
+        for _ in 0..times {
+            push_to(&server, &format!("/cams/image/{session}"), None).await;
         }
-        let width = "return document.querySelector('.tile').getBoundingClientRect().width";
-        let wide = browser.run(width).await.as_f64().unwrap();
-        choose(&browser, "#size", "1").await;
-        becomes(
-            SOON,
-            format!("tiles are narrower than {wide}"),
-            || browser.run(width),
-            |width| width.as_f64().unwrap() < wide * 0.75,
-        )
-        .await;
-        choose(&browser, "#sort", "queue").await;
-        browser.find("#filter").await.send_keys("DOOR").await.unwrap();
-        wall_becomes(&browser, &["door-9", "door-10"]).await;
-        browser.client.refresh().await.unwrap();
-        wall_becomes(&browser, &["door-9", "door-10"]).await;
-        let kept = browser.run("return ['filter', 'sort', 'size'].map(id => document.getElementById(id).value)").await;
-        assert_eq!(kept, json!(["DOOR", "queue", "1"]));
-
-        browser.client.goto(&server.url("/cams/?show=live")).await.unwrap();
-        reads(&browser, "#count", |text| text.contains('4')).await;
-        wall_becomes(&browser, &[]).await;
-        let camera = Cameras::start(&server.url("/cams"), None, &["yard".to_owned()], Duration::from_millis(200));
-        wall_becomes(&browser, &["yard"]).await;
-        drop(camera);
-        wall_becomes(&browser, &[]).await;
-        assert_eq!(browser.complaints().await, [""; 0]);
+    };
+    push("hall", 3).await;
+    push("yard", 1).await;
+    push("door-10", 2).await;
+    push("door-9", 4).await;
+    browser.client.goto(&server.url("/cams/")).await.unwrap();
+    wall_becomes(&browser, &["door-9", "door-10", "hall", "yard"]).await;
+    all_stand(&browser, SOON, 4, |_, standing| standing.state == "stale").await;
+    for (sort, names) in [
+        ("queue", ["door-9", "hall", "door-10", "yard"]),
+        ("activity", ["door-9", "door-10", "yard", "hall"]),
+        ("name", ["door-9", "door-10", "hall", "yard"]),
+    ] {
+        choose(&browser, "#sort", sort).await;
+        wall_becomes(&browser, &names).await;
     }
+    let width = "return document.querySelector('.tile').getBoundingClientRect().width";
+    let wide = browser.run(width).await.as_f64().unwrap();
+    choose(&browser, "#size", "1").await;
+    becomes(
+        SOON,
+        format!("tiles are narrower than {wide}"),
+        || browser.run(width),
+        |width| width.as_f64().unwrap() < wide * 0.75,
+    )
+    .await;
+    choose(&browser, "#sort", "queue").await;
+    browser.find("#filter").await.send_keys("DOOR").await.unwrap();
+    wall_becomes(&browser, &["door-9", "door-10"]).await;
+    browser.client.refresh().await.unwrap();
+    wall_becomes(&browser, &["door-9", "door-10"]).await;
+    let kept = browser.run("return ['filter', 'sort', 'size'].map(id => document.getElementById(id).value)").await;
+    assert_eq!(kept, json!(["DOOR", "queue", "1"]));
+
+    browser.client.goto(&server.url("/cams/?show=live")).await.unwrap();
+    reads(&browser, "#count", |text| text.contains('4')).await;
+    wall_becomes(&browser, &[]).await;
+    let camera = Cameras::start(&server.url("/cams"), None, &["yard".to_owned()], Duration::from_millis(200));
+    wall_becomes(&browser, &["yard"]).await;
+    drop(camera);
+    wall_becomes(&browser, &[]).await;
+    assert_eq!(browser.complaints().await, [""; 0]);
 }
 
 #[tokio::test]
