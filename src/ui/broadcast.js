@@ -49,7 +49,7 @@ const viewLine = copyable("", "the address");
 let session = new URLSearchParams(location.search).get("session");
 /** What there is from Start to Stop: camera, connection, counts. */
 let run = null;
-let isEncoding = false;
+let isTaking = false;
 let sessionFound = Promise.resolve();
 
 /** How many pictures may be on the way: one more with each round of timely answers, half as many when they come late. */
@@ -233,7 +233,8 @@ const frame = () => {
 function constraints() {
   const { width, height } = frame();
   const which = camera.value ? { deviceId: { exact: camera.value } } : { facingMode: "environment" };
-  return { ...which, width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: Number(rate.value) } };
+  // Browsers that scale would cut off what does not fit.
+  return { ...which, width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: Number(rate.value) }, resizeMode: "none" };
 }
 
 async function listCameras() {
@@ -271,11 +272,11 @@ async function openCamera() {
   }
 }
 
-/** Draws what the camera sees, in its own proportions and no larger than chosen. Tells whether there was anything. */
-function draw() {
+/** A picture in the camera's own proportions and no larger than chosen; undefined where the camera has none. */
+async function take() {
   const { videoWidth, videoHeight } = preview;
   const track = run.stream?.getVideoTracks()[0];
-  if (!videoWidth || !track || track.muted) return false;
+  if (!videoWidth || !track || track.muted) return undefined;
   const { width, height } = frame();
   const [across, down] = videoWidth < videoHeight ? [height, width] : [width, height];
   const scale = Math.min(1, across / videoWidth, down / videoHeight);
@@ -283,16 +284,15 @@ function draw() {
   // To set a canvas's size, even to what it is, makes it anew.
   if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
   pen.drawImage(preview, 0, 0, size.width, size.height);
-  return true;
+  return new Promise((done) => canvas.toBlob(done, contentType, Number(quality.value) / 100));
 }
 
 async function push(line) {
-  if (!draw()) return;
-  isEncoding = true;
-  const picture = await new Promise((done) => canvas.toBlob(done, contentType, Number(quality.value) / 100));
-  isEncoding = false;
+  isTaking = true;
+  const picture = await take();
+  isTaking = false;
   // A connection that has come since gets newer pictures.
-  if (run?.line !== line || !line.isOpen) return;
+  if (picture === undefined || run?.line !== line || !line.isOpen) return;
   if (picture?.type !== contentType) {
     return fail(`This server takes pictures of the type ${contentType} only, which this browser cannot make. Try another browser.`);
   }
@@ -310,7 +310,7 @@ function tick() {
   } else if (line.isOpen ? line.pace.isDead(now) : now - line.since > OPEN_WITHIN_MS) {
     lost(line);
   } else if (line.isOpen && now >= run.pausedUntil) {
-    if (!isEncoding && !line.pace.isFull) push(line);
+    if (!isTaking && !line.pace.isFull) push(line);
     else run.skipped += 1;
   }
 }
@@ -423,6 +423,8 @@ function stop() {
   closeCamera();
   run.lock?.release();
   run.line?.close();
+  run.measured = [];
+  showRates(0);
   run = null;
   show("idle");
 }
@@ -450,10 +452,11 @@ function prepare() {
   }
   if (session) adopt(session);
   if (!navigator.mediaDevices) {
-    const secure = new URL(location);
+    const [secure, local] = [new URL(location), new URL(location)];
     secure.protocol = "https:";
-    return complain("Browsers show cameras to secure pages only. Open this page over HTTPS, ",
-      element("a", { text: secure.href, href: secure }), ", or on the server's own machine at http://localhost.");
+    local.hostname = "localhost";
+    return complain("Browsers show cameras to secure pages only. Open this page over HTTPS: ",
+      element("a", { text: secure.href, href: secure }), `. On the machine that the server runs on, ${local.origin} will do.`);
   }
   button.disabled = false;
   sessionFound = findSession();
