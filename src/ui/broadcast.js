@@ -33,6 +33,8 @@ const REFUSED_PAUSE_MS = 1000;
 const MEASURED_MS = 5000;
 /** How often they are shown, in ms: as fast as one reads. */
 const SHOWN_EVERY_MS = 500;
+/** What a camera is asked for at least, in pixels: in smaller modes many show only a part of what they see. */
+const [LEAST_WIDTH, LEAST_HEIGHT] = [640, 480];
 /** Refusals that trying again does not change. */
 const FINAL = ["login_needed", "bad_credentials", "bad_token", "forbidden", "right_ended", "cross_site", "bad_session"];
 const SESSION_ID = /^(?!\.{1,2}$)[\w.@-]{1,128}$/;
@@ -233,8 +235,9 @@ const frame = () => {
 function constraints() {
   const { width, height } = frame();
   const which = camera.value ? { deviceId: { exact: camera.value } } : { facingMode: "environment" };
-  // Browsers that scale would cut off what does not fit.
-  return { ...which, width: { ideal: width }, height: { ideal: height }, frameRate: { ideal: Number(rate.value) }, resizeMode: "none" };
+  const size = { width: { ideal: Math.max(width, LEAST_WIDTH) }, height: { ideal: Math.max(height, LEAST_HEIGHT) } };
+  // A browser that scales cuts off what does not fit: that is done here.
+  return { ...which, ...size, frameRate: { ideal: Number(rate.value) }, resizeMode: "none" };
 }
 
 async function listCameras() {
