@@ -43,8 +43,6 @@ const main = document.querySelector("main");
 const [preview, camera, resolution, rate, quality, button] =
   ["preview", "camera", "resolution", "rate", "quality", "start"].map(byId);
 const contentType = main.dataset.contentType;
-const canvas = document.createElement("canvas");
-const pen = canvas.getContext("2d", { alpha: false });
 const ticker = new Worker(new URL("ticker.js", import.meta.url));
 const viewLine = copyable("", "the address");
 
@@ -52,6 +50,8 @@ let session = new URLSearchParams(location.search).get("session");
 /** What there is from Start to Stop: camera, connection, counts. */
 let run = null;
 let isTaking = false;
+/** What the worker's next picture is for. */
+let encoded = null;
 let sessionFound = Promise.resolve();
 
 /** How many pictures may be on the way: one more with each round of timely answers, half as many when they come late. */
@@ -284,10 +284,16 @@ async function take() {
   const [across, down] = videoWidth < videoHeight ? [height, width] : [width, height];
   const scale = Math.min(1, across / videoWidth, down / videoHeight);
   const size = { width: Math.round(videoWidth * scale), height: Math.round(videoHeight * scale) };
-  // To set a canvas's size, even to what it is, makes it anew.
-  if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
-  pen.drawImage(preview, 0, 0, size.width, size.height);
-  return new Promise((done) => canvas.toBlob(done, contentType, Number(quality.value) / 100));
+  const encoding = { type: contentType, quality: Number(quality.value) / 100 };
+  if (!window.OffscreenCanvas) {
+    const canvas = Object.assign(document.createElement("canvas"), size);
+    canvas.getContext("2d", { alpha: false }).drawImage(preview, 0, 0, size.width, size.height);
+    return new Promise((done) => canvas.toBlob(done, encoding.type, encoding.quality));
+  }
+  const image = await createImageBitmap(preview).catch(() => null);
+  if (!image) return undefined;
+  ticker.postMessage({ image, ...size, ...encoding }, [image]);
+  return new Promise((done) => (encoded = done));
 }
 
 async function push(line) {
@@ -402,7 +408,7 @@ async function stayAwake() {
   }
 }
 
-const tickAtRate = () => ticker.postMessage(1000 / Number(rate.value));
+const tickAtRate = () => ticker.postMessage({ every: 1000 / Number(rate.value) });
 
 async function start() {
   const mine = (run = {
@@ -422,7 +428,7 @@ async function start() {
 
 function stop() {
   if (!run) return;
-  ticker.postMessage(null);
+  ticker.postMessage({ every: null });
   closeCamera();
   run.lock?.release();
   run.line?.close();
@@ -471,7 +477,7 @@ function prepare() {
   quality.addEventListener("input", change);
   rate.addEventListener("input", change);
   rate.addEventListener("change", () => run && tickAtRate());
-  ticker.addEventListener("message", tick);
+  ticker.addEventListener("message", ({ data }) => (data ? encoded(data.picture) : tick()));
   document.addEventListener("visibilitychange", stayAwake);
   addEventListener("pagehide", stop);
   addEventListener("online", () => {

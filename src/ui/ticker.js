@@ -1,9 +1,10 @@
-// Says when a picture is due. A worker's timers go on in a tab that nobody looks at; a page's are slowed down there.
+// Says when a picture is due, and encodes it. In a tab that nobody looks at, a page's own timers and encoders are slowed down to
+// one picture a second; those of a worker are not.
 
 let timer;
 
 /** Begins to tick every so many ms; with null it ends. */
-addEventListener("message", ({ data: every }) => {
+function tickEvery(every) {
   clearTimeout(timer);
   if (every === null) return;
   let due = performance.now();
@@ -15,4 +16,20 @@ addEventListener("message", ({ data: every }) => {
     timer = setTimeout(tick, due - now);
   };
   tick();
+}
+
+let canvas;
+
+async function encode({ image, width, height, type, quality }) {
+  canvas ??= new OffscreenCanvas(width, height);
+  // To set a canvas's size, even to what it is, makes it anew.
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  canvas.getContext("2d", { alpha: false }).drawImage(image, 0, 0, width, height);
+  image.close();
+  return canvas.convertToBlob({ type, quality });
+}
+
+addEventListener("message", async ({ data }) => {
+  if (!data.image) return tickEvery(data.every);
+  postMessage({ picture: await encode(data).catch(() => null) });
 });
