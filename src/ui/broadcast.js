@@ -3,7 +3,7 @@
 // A picture is taken when it is due and there is room for it on the way, otherwise not at all: what waited would be late, and
 // whatever came after it too.
 
-import { address, byId, copyable, element, say, token } from "./page.js";
+import { address, ask, byId, copyable, element, say, token } from "./page.js";
 
 /** Pictures on the way at once, at most: 30 a second with half a second there and back. */
 const MOST_ON_THE_WAY = 16;
@@ -148,7 +148,7 @@ class PostLine {
     const { signal } = this.ending;
     try {
       const headers = { Accept: "application/json", "Content-Type": contentType };
-      const response = await fetch(address(`image/${session}`), { method: "POST", body: picture, headers, signal });
+      const response = await ask(address(`image/${session}`), { method: "POST", body: picture, headers, signal });
       const answer = await response.json();
       this.answered({ viewers: Number(response.headers.get("X-Viewers")), ...answer });
     } catch {
@@ -218,7 +218,7 @@ function adopt(id) {
 async function findSession() {
   if (session) return;
   try {
-    const response = await fetch(address("session"), { headers: { Accept: "application/json" } });
+    const response = await ask(address("session"), { headers: { Accept: "application/json" } });
     const answer = await response.json();
     if (answer.session) adopt(answer.session);
     else advise(answer.error);
@@ -367,13 +367,13 @@ function lost(line) {
 
 /** Finds out why a WebSocket failed, which browsers do not tell: the server is away, it refuses us, or something between. */
 async function diagnose(mine) {
-  const ask = (path) => fetch(address(path), { cache: "no-store", signal: AbortSignal.timeout(OPEN_WITHIN_MS) });
+  const look = (path) => ask(address(path), { signal: AbortSignal.timeout(OPEN_WITHIN_MS) });
   try {
-    const { ok } = await ask("healthz");
+    const { ok } = await look("healthz");
     if (!ok || run !== mine) return;
     mine.deafSockets += 1;
     if (mine.deafSockets === SOCKET_TRIES) mine.retryAt = 0;
-    const { error } = await (await ask(`ws/push/${session}`)).json();
+    const { error } = await (await look(`ws/push/${session}`)).json();
     if (run === mine && FINAL.includes(error?.code)) {
       stop();
       advise(error);
