@@ -24,6 +24,7 @@ RUN awk '/^\[/ { cut = /^\[\[(bench|example|test)\]\]/ } !cut' Cargo.toml > Carg
     && cargo build --release --locked --workspace \
     && cargo clean --release --locked --package image-streamer --package image-streamer-tester
 
+COPY askama.toml ./
 COPY fonts fonts
 COPY src src
 COPY tester/src tester/src

@@ -39,13 +39,14 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// What pages are made of: name, type, content.
-const ASSETS: [(&str, &str, &str); 8] = [
+const ASSETS: [(&str, &str, &str); 9] = [
     ("broadcast.js", SCRIPT, include_str!("ui/broadcast.js")),
     ("docs.js", SCRIPT, include_str!("ui/docs.js")),
     ("icon.svg", "image/svg+xml", include_str!("ui/icon.svg")),
     ("live.js", SCRIPT, include_str!("ui/live.js")),
     ("page.js", SCRIPT, include_str!("ui/page.js")),
     ("style.css", STYLE, include_str!("ui/style.css")),
+    ("ticker.js", SCRIPT, include_str!("ui/ticker.js")),
     ("view.js", SCRIPT, include_str!("ui/view.js")),
     ("wall.js", SCRIPT, include_str!("ui/wall.js")),
 ];
