@@ -34,20 +34,20 @@ impl Browser {
 
     /// What has been fetched over the network since this was last asked, in order.
     pub async fn fetched(&self) -> Vec<Fetched> {
-        let mut order = Vec::new();
-        let mut all: HashMap<String, Fetched> = HashMap::new();
+        let mut all: Vec<Fetched> = Vec::new();
+        let mut latest: HashMap<String, usize> = HashMap::new();
         for entry in self.log("performance").await {
             let message: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
             let (event, about) = (&message["message"]["method"], &message["message"]["params"]);
             let Some(id) = about["requestId"].as_str() else { continue };
-            let url = about["request"]["url"].as_str().or(about["url"].as_str());
-            match (event.as_str().unwrap_or_default(), all.get_mut(id)) {
+            let known = latest.get(id).map(|place| &mut all[*place]);
+            match (event.as_str().unwrap_or_default(), known) {
                 ("Network.requestWillBeSent" | "Network.webSocketCreated", _) => {
+                    let url = about["request"]["url"].as_str().or(about["url"].as_str()).unwrap_or_default().to_owned();
                     let kind = about["type"].as_str().unwrap_or("WebSocket").to_owned();
-                    let url = url.unwrap_or_default().to_owned();
-                    // One that was sent on to another address has the same number, and counts as another.
-                    let earlier = all.insert(id.to_owned(), Fetched { url, kind, ..Fetched::default() });
-                    order.extend(earlier);
+                    // One that was sent on to another address keeps its id, and counts as another.
+                    latest.insert(id.to_owned(), all.len());
+                    all.push(Fetched { url, kind, ..Fetched::default() });
                 }
                 ("Network.responseReceived", Some(fetched)) => {
                     fetched.status = about["response"]["status"].as_u64().unwrap_or_default();
@@ -58,9 +58,8 @@ impl Browser {
                 _ => {}
             }
         }
-        order.extend(all.into_values());
         // What is in the page itself, the browser reports as well.
-        order.retain(|fetched| ["http", "ws"].iter().any(|scheme| fetched.url.starts_with(scheme)));
-        order
+        all.retain(|fetched| ["http", "ws"].iter().any(|scheme| fetched.url.starts_with(scheme)));
+        all
     }
 }
