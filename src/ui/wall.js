@@ -151,11 +151,17 @@ function arrange(isAsked = false) {
     if (isNew) seen.observe(item);
   });
 
-  const alive = [...tiles.values()].filter((tile) => tile.state === "live").length;
-  const more = tooMany ? `, ${tooMany.toLocaleString()} more: filter by name` : "";
-  say(byId("count"), tiles.size ? `${plural(tiles.size, "session")}, ${alive.toLocaleString()} live${more}` : "");
+  count();
   byId("start").hidden = tiles.size > 0;
   byId("none").hidden = tiles.size === 0 || wanted.length > 0;
+}
+
+function count() {
+  const alive = [...tiles.values()].filter((tile) => tile.state === "live").length;
+  // Without a connection nobody knows.
+  const known = live.connection === "connecting" || live.connection === "ended" ? "" : `, ${alive.toLocaleString()} live`;
+  const more = tooMany ? `, ${tooMany.toLocaleString()} more: filter by name` : "";
+  say(byId("count"), tiles.size ? plural(tiles.size, "session") + known + more : "");
 }
 
 /** Choices are kept in the address, so that a wall can be bookmarked as it is. */
@@ -188,4 +194,7 @@ document.documentElement.style.setProperty("--tile", `${WIDTHS[size.value - 1]}r
 const login = byId("curl").dataset.user ? `-u ${byId("curl").dataset.user} ` : "";
 byId("curl").append(copyable(`curl ${login}--data-binary @picture.jpg ${new URL("image/camera", root)}`, "the curl line"));
 byId("demo").append(copyable("cargo run --release -- demo", "the demo's line"));
-setInterval(() => tiles.forEach((tile) => tile.tick()), TICK);
+setInterval(() => {
+  tiles.forEach((tile) => tile.tick());
+  count();
+}, TICK);

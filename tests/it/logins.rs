@@ -136,6 +136,17 @@ async fn a_person_is_sent_to_the_login_page_and_back_and_a_program_is_told() {
     assert!(answer.status == 401 && answer.text().contains("role=\"alert\"") && !answer.has("www-authenticate"));
     Answer::to(form(&server, "/cams/login", &wrong)).await.is_refused(401, "bad_credentials");
     Answer::to(form(&server, "/cams/login", &[("name", "bob")])).await.is_refused(400, "bad_form");
+    // A browser has a dialog of its own for `Basic`: a page's script is not to wake it.
+    for (name, value, path) in
+        [("x-requested-with", "XMLHttpRequest", "/cams/stats"), ("upgrade", "websocket", "/cams/ws/view?sessions=cam")]
+    {
+        let script = server.request("GET", path).header(name, value).header("origin", server.url(""));
+        let answer = Answer::to(script).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("www-authenticate")),
+            (401, "Bearer realm=\"Image Streamer\"")
+        );
+    }
 }
 
 #[tokio::test]

@@ -57,6 +57,11 @@ async fn stats_count_what_can_still_be_taken_and_list_sessions_without_frames_to
         server.take("a").await.unwrap();
         server.take("b").await.unwrap();
         assert_eq!(server.stats().await, [("a".into(), 0), ("b".into(), 2)]);
+        for (session, count) in [("b", 1), ("c", 0)] {
+            let one = server.get(&format!("/stats?session={session}")).await.json();
+            assert_eq!((&one["numSessions"], one["sessions"].as_array().map(Vec::len)), (&json!(count), Some(count)));
+        }
+        server.get("/stats?session=a/b").await.is_refused(400, "bad_session");
     }
 }
 

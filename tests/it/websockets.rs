@@ -1,6 +1,9 @@
 //! `/ws/view` and `/ws/push/{session}`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use futures_util::{SinkExt, StreamExt};
 use nix::sys::signal::Signal;
@@ -102,6 +105,30 @@ async fn one_socket_shows_many_sessions_and_tells_how_each_of_them_stands() {
         server.ask("DELETE", "/session/b").await;
         let empty = receive_json(&mut wall).await;
         assert_eq!((&empty["session"], &empty["state"]), (&json!("b"), &json!("empty")));
+    }
+}
+
+#[tokio::test]
+async fn frames_tell_when_they_are_sent_and_how_old_they_are_where_that_is_asked_for() {
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let pushed = server.push("a", PHOTO_JPEG).await;
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let age = Duration::from_millis(300);
+        // How old it is says the server; that it is at least this old, the test has to see to.
+        tokio::time::sleep(age).await;
+        let mut plain = open(&server, "/ws/view?sessions=a").await;
+        assert_eq!(receive_frame(&mut plain).await.3, PHOTO_JPEG);
+        let mut wall = open(&server, "/ws/view?sessions=a&clock=1").await;
+        let (session, seq, _, rest) = receive_frame(&mut wall).await;
+        let (sent, rest) = rest.split_first_chunk().unwrap();
+        let (old, picture) = rest.split_first_chunk().unwrap();
+        let (sent, old) = (u64::from_be_bytes(*sent), u64::from(u32::from_be_bytes(*old)));
+        assert_eq!((session.as_str(), seq, picture), ("a", pushed.0, PHOTO_JPEG));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        assert!((before + 300..=now).contains(&sent), "{before} {sent} {now}");
+        assert!((299..=now - before + 1000).contains(&old), "{old}");
+        server.get("/ws/view?clock=often").await.is_refused(400, "bad_query");
     }
 }
 
