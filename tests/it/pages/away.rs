@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{all_go_on, all_stand, becomes, changes, connection, connects, note_changes, standings, was_never_wrong};
 use crate::harness::{
-    SOON, Server, axe::serious_faults, browser::Browser, cameras::Cameras, link::Link, redis::free_port,
+    SOON, Server, axe::serious_faults, browser::Browser, cameras::Cameras, link::Link, redis::free_port, scale,
 };
 
 const STALE_AFTER: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ async fn pages_go_on_by_themselves_when_a_server_was_killed_and_comes_back() {
     let cameras = watch(&server);
     let [wall, view] = PAGES.map(|path| open(server.url(path)));
     let (wall, view) = tokio::join!(wall, view);
-    for round in 0..2 {
+    for round in 0..2 * scale() {
         let before = (standings(&wall).await, standings(&view).await);
         server.process().kill().await;
         tokio::join!(says_that_it_is_lost(&wall), says_that_it_is_lost(&view));
