@@ -159,11 +159,18 @@ async fn unknown_routes_and_wrong_methods_are_told_in_the_same_form() {
 }
 
 async fn check_unknown_routes_and_methods(server: &Server) {
-    for path in ["/", "/image", "/image/", "/image/a/b", "/nothing", "/IMAGE/a", "/session/", "//stats"] {
+    for path in ["/assets/nothing.js", "/docs/nothing.js", "/docs/index.html"] {
+        server.get(path).await.is_refused(404, "not_found");
+    }
+    for path in ["/image", "/image/", "/image/a/b", "/nothing", "/IMAGE/a", "/session/", "//stats", "/assets/", "/view"]
+    {
         server.get(path).await.is_refused(404, "not_found");
         server.post(path, PHOTO_JPEG).await.is_refused(404, "not_found");
     }
     for (method, path, allow) in [
+        ("POST", "/", "GET, HEAD"),
+        ("POST", "/view/a", "GET, HEAD"),
+        ("POST", "/assets/style.css", "GET, HEAD"),
         ("POST", "/session", "GET, HEAD"),
         ("GET", "/session/a", "DELETE"),
         ("DELETE", "/image/a", "GET, HEAD, POST, PUT"),
