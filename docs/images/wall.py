@@ -43,7 +43,8 @@ SILENT = "porch"
 IS_READY = """
 const states = [...document.querySelectorAll('.tile')].map((tile) => tile.dataset.state);
 return states.filter((state) => state === 'live').length === arguments[0] && states.includes('stale')
-    && document.querySelector('#count').textContent.includes(`${arguments[0]} live`);
+    && document.querySelector('#count').textContent.includes(`${arguments[0]} live`)
+    && [...document.querySelectorAll('.viewers')].every((viewers) => viewers.textContent.startsWith('1 '));
 """
 
 
