@@ -70,14 +70,8 @@ fn routes(app: &mut ServiceConfig) {
     const VIEW: Needs = Needs::Right(Right::View);
     const TAKE: Needs = Needs::Right(Right::Take);
 
-    app.service(at("/").read(Somebody, ui::wall))
-        .service(at("/view/{session}").read(VIEW, ui::view))
-        .service(at("/broadcast").read(Somebody, ui::broadcast))
-        .service(at("/webcam").read(VIEW, ui::webcam))
-        .service(at("/docs").public(ui::docs))
-        .service(at("/docs/{file}").public(ui::docs_file))
-        .service(at("/assets/{file}").public(ui::asset))
-        .service(at("/session").read(User, api::new_session))
+    // They are tried in this order: those of frames come before those of people.
+    app.service(at("/session").read(User, api::new_session))
         .service(at("/session/{session}").on(Method::DELETE, Admin, api::remove_session))
         .service(
             at("/image/{session}")
@@ -110,6 +104,13 @@ fn routes(app: &mut ServiceConfig) {
         .service(at("/healthz").public(api::healthz))
         .service(at("/readyz").public(api::readyz))
         .service(at("/openapi.json").public(openapi::serve))
+        .service(at("/").read(Somebody, ui::wall))
+        .service(at("/view/{session}").read(VIEW, ui::view))
+        .service(at("/broadcast").read(Somebody, ui::broadcast))
+        .service(at("/webcam").read(VIEW, ui::webcam))
+        .service(at("/docs").public(ui::docs))
+        .service(at("/docs/{file}").public(ui::docs_file))
+        .service(at("/assets/{file}").public(ui::asset))
         .default_service(web::to(error::no_route));
 }
 

@@ -91,7 +91,8 @@ fn answer(status: StatusCode, code: &str, message: String) -> HttpResponse {
 }
 
 /// Gives errors the form that suits whoever asks: a person who has followed a link sees a page; a page's own script is not
-/// answered by the browser's dialog for passwords, but can tell itself what there is to do.
+/// answered by the browser's dialog for passwords, but can tell itself what there is to do; a preflight that the CORS layer
+/// refuses is told as every other error is.
 ///
 /// # Errors
 /// The service's own.
@@ -99,46 +100,42 @@ pub async fn as_asked<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let (is_navigation, is_script) = (is_navigation(request.head()), is_script(request.headers()));
     let mut response = next.call(request).await?;
-    if is_script && response.headers().contains_key(header::WWW_AUTHENTICATE) {
+    let Some(error) = response.response().error() else { return Ok(response.map_into_left_body()) };
+    if let Some(refused) = error.as_error::<CorsError>() {
+        let refused = answer(StatusCode::BAD_REQUEST, "bad_preflight", refused.to_string());
+        return Ok(response.into_response(refused.map_into_right_body()));
+    }
+    if let Some(error) = error.as_error::<Error>().filter(|_| is_navigation(response.request().head())) {
+        let page = page_of(error, response.request(), response.headers());
+        return Ok(response.into_response(page.map_into_right_body()));
+    }
+    if response.headers().contains_key(header::WWW_AUTHENTICATE) && is_script(response.request().headers()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(KEY_CHALLENGE));
     }
-    let error = response.response().error().filter(|_| is_navigation).and_then(|error| error.as_error::<Error>());
-    let Some(error) = error else { return Ok(response.map_into_left_body()) };
+    Ok(response.map_into_left_body())
+}
+
+/// An error as a page, with what its answer as JSON has in its head for the browser.
+fn page_of(error: &Error, request: &HttpRequest, head: &HeaderMap) -> HttpResponse {
     let status = error.status_code();
     let may_help = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-    let login = may_help.then(|| login_address(response.request()));
-    let mut page = ui::error_page(response.request(), status, &error.to_string(), login.as_deref());
+    let login = may_help.then(|| login_address(request));
+    let mut page = ui::error_page(request, status, &error.to_string(), login.as_deref());
     for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
         // A browser answers the challenge with a form of its own: only where that is how it has logged in.
         let is_wanted = name != header::WWW_AUTHENTICATE || matches!(error, Error::BadCredentials);
-        if let Some(value) = response.headers().get(&name).filter(|_| is_wanted) {
+        if let Some(value) = head.get(&name).filter(|_| is_wanted) {
             page.headers_mut().insert(name, value.clone());
         }
     }
-    Ok(response.into_response(page.map_into_right_body()))
+    page
 }
 
 /// Whether a page's script asks: it says so, or it opens a WebSocket, for which browsers tell the page's origin.
 fn is_script(headers: &HeaderMap) -> bool {
     headers.contains_key(HeaderName::from_static("x-requested-with"))
         || (headers.contains_key(header::UPGRADE) && headers.contains_key(header::ORIGIN))
-}
-
-/// Gives a preflight that the CORS layer refuses the form of every other error.
-///
-/// # Errors
-/// The service's own.
-pub async fn refused_preflight<B: MessageBody + 'static>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let response = next.call(request).await?;
-    let refused = response.response().error().and_then(|error| error.as_error::<CorsError>());
-    let Some(message) = refused.map(CorsError::to_string) else { return Ok(response.map_into_left_body()) };
-    let refused = answer(StatusCode::BAD_REQUEST, "bad_preflight", message);
-    Ok(response.into_response(refused.map_into_right_body()))
 }
 
 /// The answer to paths that lead nowhere.
