@@ -3,7 +3,7 @@
 // A picture never claims to be live because nothing was heard to the contrary: it is live for as long as the frame that is
 // shown is younger than STALE_AFTER, by what the server said of its age and by this device's own clocks since.
 
-import { address, ask, byId, element, root, staleAfter, token } from "./page.js";
+import { address, ask, byId, clock, element, root, staleAfter, token } from "./page.js";
 
 /** The pause between two looks at /stats, in ms. They also tell a connection that is dead from one that is silent. */
 const STATS_PAUSE = 2000;
@@ -144,18 +144,24 @@ export class Live {
     if (this.#feeds.delete(session)) this.#change("unsubscribe", session);
   }
 
-  /** How a feed stands: `{state, age}`, the age in ms where a frame is shown. */
+  /** Whether pictures come, one way or the other. */
+  get isConnected() {
+    return this.connection === "open" || this.connection === "polling";
+  }
+
+  /** How a feed stands: `{state, age, words}`, the age in ms where a frame is shown, the words for its badge. */
   standing(feed) {
     const age = feed.shown?.age.ms;
-    const isShowing = this.connection === "open" || this.connection === "polling";
-    const state = () => {
-      if (!isShowing || this.#feeds.get(feed.session) !== feed) return "connecting";
+    const stateNow = () => {
+      if (!this.isConnected || this.#feeds.get(feed.session) !== feed) return "connecting";
       if (feed.isEmpty) return "empty";
       if (feed.isBroken) return "stale";
       if (age === undefined) return "connecting";
       return age < staleAfter ? "live" : "stale";
     };
-    return { state: state(), age };
+    const state = stateNow();
+    const words = state === "stale" && age !== undefined ? `stale since ${clock(new Date(Date.now() - age))}` : state;
+    return { state, age, words };
   }
 
   #start() {

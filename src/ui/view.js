@@ -1,7 +1,7 @@
 // One session, large: its picture, how old and how late it is, and the ways to read it elsewhere.
 
 import { Live } from "./live.js";
-import { address, ask, byId, clock, copy, copyable, element, root, say, span, token } from "./page.js";
+import { address, ask, byId, copy, copyable, element, root, say, span, token } from "./page.js";
 
 /** How often the page is looked at for what time does to it, in ms. */
 const TICK = 250;
@@ -32,9 +32,9 @@ const feed = live.watch(session, img, (frame) => {
 });
 
 function tick() {
-  const { state, age } = live.standing(feed);
+  const { state, age, words } = live.standing(feed);
   stage.dataset.state = state;
-  say(badge, state === "stale" && age !== undefined ? `stale since ${clock(new Date(Date.now() - age))}` : state);
+  say(badge, words);
   say(byId("age"), age === undefined || state === "empty" ? "–" : age < 1000 ? "now" : span(age));
   byId("snapshot").disabled = feed.shown === null;
 }
@@ -47,9 +47,8 @@ function showStats(sessions) {
 
 /** A second is over. */
 function advance() {
-  const isShowing = live.connection === "open" || live.connection === "polling";
   seconds.shift();
-  seconds.push(isShowing ? now : null);
+  seconds.push(live.isConnected ? now : null);
   now = { frames: 0, delay: null };
   const last = seconds.slice(-RATE_SECONDS).filter(Boolean);
   const rate = last.length ? last.reduce((sum, one) => sum + one.frames, 0) / last.length : null;

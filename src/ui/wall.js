@@ -1,7 +1,7 @@
 // The wall: a tile for each session. Tiles that are seen show live pictures; the others cost nothing.
 
 import { Live } from "./live.js";
-import { address, byId, clock, copyable, element, plural, root, say, span, staleAfter } from "./page.js";
+import { address, byId, copyable, element, plural, root, say, span, staleAfter } from "./page.js";
 
 /** How often tiles are looked at for what time does to them, in ms: often enough that none is called live for long. */
 const TICK = 250;
@@ -83,9 +83,10 @@ class Tile {
   }
 
   tick() {
-    const { state, age } = this.#feed ? live.standing(this.#feed) : { state: "connecting" };
+    const unseen = { state: "connecting", words: "connecting" };
+    const { state, age, words } = this.#feed ? live.standing(this.#feed) : unseen;
     this.item.dataset.state = state;
-    say(this.badge, state === "stale" && age !== undefined ? `stale since ${clock(new Date(Date.now() - age))}` : state);
+    say(this.badge, words);
     const shown = state === "live" || state === "stale" ? age : undefined;
     say(this.age, shown === undefined ? "" : shown < 1000 ? "now" : `${span(shown)} old`);
   }
@@ -159,7 +160,7 @@ function arrange(isAsked = false) {
 function count() {
   const alive = [...tiles.values()].filter((tile) => tile.state === "live").length;
   // Without a connection nobody knows.
-  const known = live.connection === "connecting" || live.connection === "ended" ? "" : `, ${alive.toLocaleString()} live`;
+  const known = live.isConnected ? `, ${alive.toLocaleString()} live` : "";
   const more = tooMany ? `, ${tooMany.toLocaleString()} more: filter by name` : "";
   say(byId("count"), tiles.size ? plural(tiles.size, "session") + known + more : "");
 }
