@@ -28,8 +28,9 @@ use crate::{
     connection::{Connection, Socket},
     edge::{self, Hsts},
     error::Error,
-    http,
+    gateway, http,
     hub::{Hub, LiveSettings, NoData},
+    ingest::socketio::Gateway,
     placeholder, redirect,
     store::{
         FrameStore,
@@ -62,6 +63,8 @@ pub struct App {
     encrypted: bool,
     /// Where plain HTTP is sent to HTTPS.
     redirecting: Option<SocketAddr>,
+    /// Where Socket.IO clients are served.
+    gateway: Option<gateway::Listener>,
     hub: web::Data<Hub>,
     closing: CancellationToken,
 }
@@ -81,8 +84,9 @@ impl App {
         let limits = config.store.limits;
         let (store, vault): (Arc<dyn FrameStore>, Arc<dyn Vault>) = match &config.store.redis_url {
             Some(url) => {
-                // The main thread uses the store too.
-                let store = RedisStore::new(url, config.store.redis_ca.as_deref(), limits, workers + 1);
+                // The main thread uses the store too, and so do those of Socket.IO clients.
+                let threads = workers + 1 + config.socketio.port.map_or(0, |_| workers);
+                let store = RedisStore::new(url, config.store.redis_ca.as_deref(), limits, threads);
                 let store = Arc::new(store.context("REDIS_URL and REDIS_CA_FILE")?);
                 (store.clone(), store)
             }
@@ -115,6 +119,16 @@ impl App {
             webroot: webroot.clone(),
             live: web::Data::new(config.live.clone()),
         };
+        let mut gateway = None;
+        if let Some(port) = config.socketio.port {
+            let ip = config.socketio.ip.unwrap_or(config.listen.ip);
+            let listener = listen(SocketAddr::new(ip, port)).context("SOCKETIO_PORT")?;
+            let (hub, auth) = (hub.clone().into_inner(), main.auth.clone().into_inner());
+            let (sites, proxy) = (main.sites.clone().into_inner(), main.proxy.clone().into_inner());
+            let clients = Gateway::new(hub, auth, sites, proxy, config.socketio.session.clone());
+            let listener = gateway::Listener::new(listener, clients, https.as_ref(), workers, closing.clone());
+            gateway = Some(listener.context("threads for SOCKETIO_PORT")?);
+        }
         let encrypted = main.encrypted;
         let signal = stopping.clone();
         let mut builder = match https {
@@ -137,7 +151,7 @@ impl App {
                 tcp().and_then(over_http(app, |_| None, stopping.clone()))
             })?;
         }
-        Ok(Self { server: builder.run(), address, encrypted, redirecting, hub, closing })
+        Ok(Self { server: builder.run(), address, encrypted, redirecting, gateway, hub, closing })
     }
 
     /// The address that was bound; its port is the real one where 0 was asked for.
@@ -175,8 +189,17 @@ impl App {
         if let Some(address) = self.redirecting {
             tracing::info!("redirecting http://{address} to https");
         }
-        let (served, ()) = tokio::join!(self.server, until_shutdown);
-        served
+        if let Some(gateway) = &self.gateway {
+            tracing::info!("listening for Socket.IO on {}://{}", self.scheme(), gateway.address());
+        }
+        let phones = async {
+            match self.gateway {
+                Some(gateway) => gateway.run().await,
+                None => Ok(()),
+            }
+        };
+        let (served, phones, ()) = tokio::join!(self.server, phones, until_shutdown);
+        served.and(phones)
     }
 }
 

@@ -179,6 +179,20 @@ impl Auth {
         self.users.is_none().then(|| Visitor { auth: self.clone(), proofs: Vec::new(), network })
     }
 
+    /// The user of this name and password, where there are users.
+    ///
+    /// # Errors
+    /// [`Error::BadCredentials`], [`Error::TooManyLogins`], [`Error::LoginsWait`], or the store's.
+    pub async fn user(self: &Arc<Self>, name: &str, password: &str, address: IpAddr) -> Result<Visitor, Error> {
+        let users = self.users.as_ref().ok_or(Error::BadCredentials)?.get();
+        let network = Network::of(address);
+        let user = self.check_password(&users, name, password, network).await?;
+        // Rights are told by it.
+        self.key().await?;
+        let proof = Proof::Password { user: user.name.clone(), hash: user.password.clone() };
+        Ok(Visitor { auth: self.clone(), proofs: vec![proof], network })
+    }
+
     /// Which user the credentials stand for, or which link. Nobody, where nothing in them says so.
     ///
     /// # Errors

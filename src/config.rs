@@ -11,6 +11,7 @@ mod log;
 mod pictures;
 mod proxy;
 mod sites;
+mod socketio;
 mod store;
 mod tls;
 
@@ -28,6 +29,7 @@ pub use self::{
     pictures::{Carried, Pictures},
     proxy::{Proxy, parse_base_path},
     sites::{Cors, Sites, parse_origin},
+    socketio::{SessionTemplate, SocketIo},
     store::Store,
     tls::{Tls, TlsFiles},
 };
@@ -36,8 +38,9 @@ pub use self::{
 pub type Variable = (&'static str, &'static str, &'static str);
 
 /// Every variable, by concern.
-const VARIABLES: [&[Variable]; 10] = [
+const VARIABLES: [&[Variable]; 11] = [
     listen::VARIABLES,
+    socketio::VARIABLES,
     tls::VARIABLES,
     proxy::VARIABLES,
     access::VARIABLES,
@@ -59,6 +62,8 @@ pub fn variables() -> impl Iterator<Item = &'static Variable> {
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// The Socket.IO gateway.
+    pub socketio: SocketIo,
     /// HTTPS.
     pub tls: Tls,
     /// What stands between visitors and this server.
@@ -166,6 +171,7 @@ impl Config {
         }
         let config = Self {
             listen: Listen::read(&texts, &mut faults),
+            socketio: SocketIo::read(&texts, &mut faults),
             tls: Tls::read(&texts, &mut faults),
             proxy: Proxy::read(&texts, &mut faults),
             access: Access::read(&texts, &mut faults),
@@ -266,6 +272,9 @@ mod tests {
             ("MAX_CLIENT_VIEWERS", "many"),
             ("MAX_CLIENT_SESSIONS", "1.5"),
             ("DEFAULT_SESSION", "a b"),
+            ("SOCKETIO_PORT", "eight"),
+            ("SOCKETIO_HOST", "phones"),
+            ("SOCKETIO_SESSION", "{username}/{password}"),
             ("LOG_FORMAT", "xml"),
             ("RUST_LOG", "a=b=c"),
         ];
@@ -351,6 +360,21 @@ mod tests {
         for wrong in ["a.example", "https://", "https://a/b", "https://a?b", "https://u@a", "ftp://a", "null", ""] {
             assert_eq!(parse_origin(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_phones_session_is_made_of_its_users_name() {
+        let session = |template: &str, name: &str| {
+            let socketio = config(&[("SOCKETIO_SESSION", template)]).unwrap().socketio;
+            socketio.session.session(name).ok().map(|session| session.to_string())
+        };
+        assert_eq!(session("", "ann").as_deref(), Some("ann"));
+        assert_eq!(session("phone-{username}", "ann").as_deref(), Some("phone-ann"));
+        assert_eq!(session("garage", "ann").as_deref(), Some("garage"));
+        for unusable in ["", "a b", "..", "{username}", "a/b"] {
+            assert_eq!(session("phone-{username}", unusable), None, "{unusable:?}");
+        }
+        assert_eq!(session("phone-{username}", &"a".repeat(123)), None);
     }
 
     #[test]

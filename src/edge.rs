@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    config::{Proxy, parse_base_path},
+    config::{Proxy, Sites, parse_base_path, parse_origin},
     connection::Encrypted,
 };
 use actix_web::{
@@ -19,6 +19,9 @@ use actix_web::{
     middleware::Next,
     web,
 };
+
+/// The header in which proxies tell whose request they hand on.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// How a request has come.
 #[derive(Debug, Clone)]
@@ -51,7 +54,7 @@ impl Edge {
         let headers = request.headers();
         let stripped = last(headers, "x-forwarded-prefix").and_then(parse_base_path).unwrap_or_default();
         Self {
-            address: forwarded_for(headers, proxy).unwrap_or(peer),
+            address: forwarded_for(headers.get_all(FORWARDED_FOR).map(HeaderValue::as_bytes), proxy).unwrap_or(peer),
             https: last(headers, "x-forwarded-proto").map_or(encrypted, |scheme| scheme.eq_ignore_ascii_case("https")),
             prefix: stripped + &proxy.base_path,
         }
@@ -70,10 +73,7 @@ impl FromRequest for Edge {
 /// Says once what a tired person would look for long: a proxy that nobody has named makes all its visitors one.
 fn warn_of_proxy(headers: &HeaderMap, peer: IpAddr) {
     static WARNED: AtomicBool = AtomicBool::new(false);
-    if !WARNED.load(Ordering::Relaxed)
-        && headers.contains_key("x-forwarded-for")
-        && !WARNED.swap(true, Ordering::Relaxed)
-    {
+    if !WARNED.load(Ordering::Relaxed) && headers.contains_key(FORWARDED_FOR) && !WARNED.swap(true, Ordering::Relaxed) {
         tracing::warn!(
             "a request from {peer} carries X-Forwarded-For, and TRUSTED_PROXIES does not name that address: if it is your \
              proxy, all its visitors count as one, and what it says of HTTPS is not believed"
@@ -86,11 +86,18 @@ fn last<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get_all(name).last()?.to_str().ok()?.rsplit(',').next().map(str::trim)
 }
 
-/// The address nearest to us that is none of a trusted proxy.
-fn forwarded_for(headers: &HeaderMap, proxy: &Proxy) -> Option<IpAddr> {
-    let lines: Vec<_> = headers.get_all("x-forwarded-for").map(HeaderValue::as_bytes).collect();
+/// Where a request came from that actix did not receive: the client itself, as far as trusted proxies tell.
+#[must_use]
+pub fn client_address(peer: IpAddr, headers: &::http::HeaderMap, proxy: &Proxy) -> IpAddr {
+    let peer = peer.to_canonical();
+    let lines = headers.get_all(FORWARDED_FOR).iter().map(::http::HeaderValue::as_bytes);
+    if proxy.trusts(peer) { forwarded_for(lines, proxy).unwrap_or(peer) } else { peer }
+}
+
+/// The address nearest to us that is none of a trusted proxy, by the lines of [`FORWARDED_FOR`].
+fn forwarded_for<'a>(lines: impl Iterator<Item = &'a [u8]>, proxy: &Proxy) -> Option<IpAddr> {
     let mut nearest = None;
-    for entry in lines.into_iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+    for entry in lines.collect::<Vec<_>>().into_iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
         let entry = std::str::from_utf8(entry).unwrap_or_default().trim();
         let address = entry.parse::<IpAddr>().or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
         // Whoever wrote this was trusted, and what it did not understand says nothing.
@@ -101,6 +108,21 @@ fn forwarded_for(headers: &HeaderMap, proxy: &Proxy) -> Option<IpAddr> {
         }
     }
     nearest
+}
+
+/// Whether an origin, as browsers send it, is this server's own: that of `PUBLIC_URL`, or where there is none of the `Host` that
+/// was asked for.
+#[must_use]
+pub fn is_own_origin(sites: &Sites, origin: &str, host: Option<&str>, https: bool) -> bool {
+    match (&sites.public_url, parse_origin(origin)) {
+        (_, None) => false,
+        (Some(url), Some(origin)) => *url == origin,
+        // A proxy that is not trusted may speak HTTPS without our knowing.
+        (None, Some(origin)) => host.is_some_and(|host| {
+            let is = |scheme: &str| parse_origin(&format!("{scheme}://{host}")).as_ref() == Some(&origin);
+            is("https") || (!https && is("http"))
+        }),
+    }
 }
 
 /// Tells browsers that came over HTTPS to stay there.

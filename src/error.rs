@@ -56,6 +56,25 @@ pub enum Error {
     )]
     LoginNeeded,
 
+    /// A picture over Socket.IO before `authenticate`, or after it was refused.
+    #[error("authenticate first: emit authenticate(username, password, callbackEvent) and wait for true")]
+    AuthenticateFirst,
+
+    /// A picture of a phone whose session another now pushes to.
+    #[error("another phone has connected under this name and has taken over: one at a time pushes to a session")]
+    TakenOver,
+
+    /// A request of a Socket.IO client that is not connected, or not any more.
+    #[error("this client is not connected, or not any more: connect anew")]
+    UnknownClient,
+
+    /// One more Socket.IO client than there may be.
+    #[error("too many Socket.IO clients: the limit is {limit}; try again later")]
+    TooManyPhones {
+        /// How many there may be.
+        limit: usize,
+    },
+
     /// Credentials that nobody has.
     #[error("user name, password or key is wrong")]
     BadCredentials,
@@ -254,7 +273,10 @@ impl Error {
             Self::BadQuery { .. } => "bad_query",
             Self::NotWebSocket(_) => "not_a_websocket",
             Self::CrossSite { .. } => "cross_site",
-            Self::LoginNeeded => "login_needed",
+            Self::LoginNeeded | Self::AuthenticateFirst => "login_needed",
+            Self::TakenOver => "taken_over",
+            Self::UnknownClient => "unknown_client",
+            Self::TooManyPhones { .. } => "too_many_clients",
             Self::BadCredentials => "bad_credentials",
             Self::BadToken => "bad_token",
             Self::Forbidden { .. } | Self::AdminNeeded | Self::UserNeeded => "forbidden",

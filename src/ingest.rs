@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod form;
+pub mod socketio;
 pub mod stream;
 pub mod websocket;
 
@@ -50,6 +51,21 @@ pub struct PushAnswer {
     queued: usize,
     /// Frames that this push displaced because MAX_QUEUE or MAX_MEMORY was reached.
     dropped: usize,
+}
+
+/// The answer to a push over a connection that carries many.
+#[derive(Debug, Serialize)]
+struct Receipt {
+    /// The frame's number.
+    seq: u64,
+    /// Who watches the session.
+    viewers: usize,
+}
+
+impl From<Pushed> for Receipt {
+    fn from(Pushed { seq, viewers, .. }: Pushed) -> Self {
+        Self { seq: seq.0, viewers }
+    }
 }
 
 /// Answers a push.

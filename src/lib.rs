@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
+//! | [`gateway`] | the port for Socket.IO clients |
 //! | [`redirect`], [`tls`] | plain HTTP sent to HTTPS; certificate and handshakes |
 //! | [`http`] | every route on one page, errors as answers |
 //! | [`ingest`], [`egress`], [`api`], [`account`], [`acme`] | the handlers: ways in, ways out, everything else |
@@ -36,6 +37,7 @@ pub mod edge;
 pub mod egress;
 pub mod error;
 pub mod frame;
+pub mod gateway;
 pub mod healthcheck;
 pub mod http;
 pub mod hub;

@@ -112,16 +112,25 @@ impl Handshakes {
     }
 
     async fn accept_at_leisure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let mut first = [0];
-        if tcp.peek(&mut first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let speaks_tls = speaks_tls(&tcp).await?;
         let _place = self.places.acquire().await.map_err(io::Error::other)?;
-        if first != [HANDSHAKE_RECORD] {
+        if !speaks_tls {
             refuse_plain(tcp).await?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak TLS"));
         }
         self.acceptor.accept_with(tcp, |session| session.set_buffer_limit(Some(BUFFER_BYTES))).await
+    }
+}
+
+/// Whether a connection begins as TLS does. Nothing is read of it.
+///
+/// # Errors
+/// When it ends before its first byte, or that takes longer than [`HANDSHAKE_TIMEOUT`].
+pub async fn speaks_tls(tcp: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    match timeout(HANDSHAKE_TIMEOUT, tcp.peek(&mut first)).await?? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first == [HANDSHAKE_RECORD]),
     }
 }
 

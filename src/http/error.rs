@@ -37,8 +37,11 @@ impl ResponseError for Error {
             | Self::TooManyFiles
             | Self::BadMultipart(_)
             | Self::BadLink(_)
+            | Self::UnknownClient
             | Self::BadForm => StatusCode::BAD_REQUEST,
-            Self::LoginNeeded | Self::BadCredentials | Self::BadToken => StatusCode::UNAUTHORIZED,
+            Self::LoginNeeded | Self::AuthenticateFirst | Self::BadCredentials | Self::BadToken => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::BodyStalled { .. } | Self::StreamStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
@@ -48,6 +51,7 @@ impl ResponseError for Error {
             | Self::UserNeeded
             | Self::RightEnded => StatusCode::FORBIDDEN,
             Self::TooManyLogins { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TakenOver => StatusCode::CONFLICT,
             Self::NoAsset => StatusCode::NOT_FOUND,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
@@ -56,6 +60,7 @@ impl ResponseError for Error {
             Self::Busy { .. }
             | Self::LoginsWait { .. }
             | Self::TooManySessions { .. }
+            | Self::TooManyPhones { .. }
             | Self::Prefetch
             | Self::StoreUnavailable(_)
             | Self::StoreFull(_) => StatusCode::SERVICE_UNAVAILABLE,

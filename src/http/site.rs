@@ -10,7 +10,7 @@ use super::guard::{Needs, authorization};
 use crate::{
     auth::Right,
     config::{Cors, Sites, parse_origin},
-    edge::Edge,
+    edge::{Edge, is_own_origin},
     error::Error,
 };
 
@@ -39,18 +39,8 @@ pub(super) fn check(needs: Needs, request: &ServiceRequest) -> Result<(), Error>
             false => Ok(()),
         };
     };
-    let normal = parse_origin(origin);
-    let is_own = match (&sites.public_url, &normal) {
-        (_, None) => false,
-        (Some(url), Some(origin)) => url == origin,
-        // A proxy that is not trusted may speak HTTPS without our knowing.
-        (None, Some(origin)) => header(header::HOST).is_some_and(|host| {
-            let is = |scheme: &str| parse_origin(&format!("{scheme}://{host}")).as_ref() == Some(origin);
-            is("https") || (!Edge::of(request.request()).https && is("http"))
-        }),
-    };
-    let is_listed =
-        matches!(&sites.cors, Cors::Only(origins) if normal.is_some_and(|origin| origins.contains(&origin)));
+    let is_own = is_own_origin(sites, origin, header(header::HOST), Edge::of(request.request()).https);
+    let is_listed = matches!(&sites.cors, Cors::Only(origins) if parse_origin(origin).is_some_and(|origin| origins.contains(&origin)));
     // What a socket says can be read by any page, whatever the answer's headers: here that is for us to refuse.
     let unreadable = is_socket && sites.cors != Cors::Any;
     if is_own || is_listed || !(guarded || unreadable) {

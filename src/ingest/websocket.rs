@@ -5,9 +5,8 @@ use std::sync::Arc;
 use actix_http::ws::CloseCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use serde::Serialize;
 
-use super::{push_one, to_the_end};
+use super::{Receipt, push_one, to_the_end};
 use crate::{
     auth::{Visitor, clients::Client},
     error::Error,
@@ -17,13 +16,6 @@ use crate::{
     websocket::{Input, WebSocket},
     wire::error_body::ErrorBody,
 };
-
-/// The answer to each picture.
-#[derive(Serialize)]
-struct Pushed {
-    seq: u64,
-    viewers: usize,
-}
 
 /// Pushes pictures over a WebSocket.
 ///
@@ -89,7 +81,11 @@ async fn serve(mut socket: WebSocket, session: SessionId, hub: Arc<Hub>, client:
     }
 }
 
-async fn push_picture(hub: Arc<Hub>, client: Arc<Client>, session: SessionId, picture: Bytes) -> Result<Pushed, Error> {
-    let pushed = push_one(&hub, &client, &session, picture, None, WayIn::WebSocket).await?;
-    Ok(Pushed { seq: pushed.seq.0, viewers: pushed.viewers })
+async fn push_picture(
+    hub: Arc<Hub>,
+    client: Arc<Client>,
+    session: SessionId,
+    picture: Bytes,
+) -> Result<Receipt, Error> {
+    Ok(push_one(&hub, &client, &session, picture, None, WayIn::WebSocket).await?.into())
 }

@@ -21,11 +21,18 @@ pub enum WayIn {
     Stream,
     /// A message of a WebSocket.
     WebSocket,
+    /// An event of a Socket.IO client.
+    SocketIo,
 }
 
 impl WayIn {
-    const ALL: [(Self, &str); 4] =
-        [(Self::Body, "body"), (Self::Form, "form"), (Self::Stream, "stream"), (Self::WebSocket, "websocket")];
+    const ALL: [(Self, &str); 5] = [
+        (Self::Body, "body"),
+        (Self::Form, "form"),
+        (Self::Stream, "stream"),
+        (Self::WebSocket, "websocket"),
+        (Self::SocketIo, "socketio"),
+    ];
 }
 
 /// How a frame went out.
@@ -75,6 +82,8 @@ pub struct Metrics {
     displaced: IntCounter,
     skipped: IntCounter,
     viewers: IntGauge,
+    phones: IntGauge,
+    refused: IntCounterVec,
     sessions: IntGauge,
     delivery: Histogram,
     store_seconds: HistogramVec,
@@ -118,6 +127,12 @@ impl Metrics {
             displaced: dropped.with_label_values(&["cap"]),
             skipped: dropped.with_label_values(&["slow_viewer"]),
             viewers: gauge("image_streamer_viewers", "Live viewers of this server.")?,
+            phones: gauge("image_streamer_socketio_clients", "Socket.IO clients that are connected to this server.")?,
+            refused: counters(
+                "image_streamer_socketio_refused_total",
+                "Pictures of Socket.IO clients that were refused, by the error's code.",
+                "code",
+            )?,
             sessions: gauge("image_streamer_sessions", "Sessions in the store.")?,
             delivery: registered(&registry, Histogram::with_opts(delivery.buckets(DELIVERY_BOUNDS.into()))?)?,
             store_seconds: registered(
@@ -161,6 +176,16 @@ impl Metrics {
     /// The gauge of live viewers.
     pub fn viewers(&self) -> &IntGauge {
         &self.viewers
+    }
+
+    /// The gauge of connected Socket.IO clients.
+    pub fn phones(&self) -> &IntGauge {
+        &self.phones
+    }
+
+    /// Counts a Socket.IO client's picture that was refused, by its error's code.
+    pub fn refused(&self, code: &'static str) {
+        self.refused.with_label_values(&[code]).inc();
     }
 
     /// The times and the errors of one operation of the store.

@@ -7,10 +7,11 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 15] = [
     &["main"],
     &["demo", "healthcheck", "user_command"],
     &["app"],
+    &["gateway"],
     &["redirect", "tls"],
     &["http"],
     &["ingest", "egress", "api", "account", "acme"],

@@ -1,0 +1,144 @@
+//! [`Flow`]: how much of one phone is let in, and when no more of it is.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio_util::sync::CancellationToken;
+
+use crate::{error::Error, hub::budget::Share};
+
+/// Bytes of whole pictures that wait to be pushed, beyond which nothing more is read from their phone: it is slowed down,
+/// and nobody else. The picture that goes beyond may have any size that is let in.
+const WAITING_BYTES: usize = 1 << 20;
+/// What a message counts at least, in bytes: what it takes beside its picture, so that very small ones are bounded too.
+const MESSAGE_BYTES: usize = 1024;
+
+/// The most that a message takes on the way in, in bytes: a picture in base64, as revision 3 sends it in texts, and what stands
+/// around it. A picture that is larger than it may be and yet fits is refused in words; a connection that brings more is cut.
+pub(super) const fn max_message_bytes(max_image_bytes: usize) -> usize {
+    max_image_bytes / 3 * 4 + (64 << 10)
+}
+
+/// What has come of one phone and is not done with, over whichever connections it came.
+pub(super) struct Flow {
+    state: Mutex<State>,
+    max_image_bytes: usize,
+    /// Whoever reads from, or writes to, the phone's WebSocket, and whoever reads a body of its.
+    wakers: [AtomicWaker; 3],
+    ended: CancellationToken,
+}
+
+/// Who waits for a phone.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Waiter {
+    /// Who reads from its WebSocket.
+    Reader,
+    /// Who writes to it.
+    Writer,
+    /// Who reads the body of a request.
+    Body,
+}
+
+struct State {
+    /// Bytes that have come since the last message was whole.
+    incoming: usize,
+    /// What the messages that wait count.
+    waiting: usize,
+    share: Share,
+    heard: Instant,
+}
+
+impl Flow {
+    pub(super) fn new(share: Share, max_image_bytes: usize) -> Self {
+        let state = State { incoming: 0, waiting: 0, share, heard: Instant::now() };
+        Self { state: state.into(), max_image_bytes, wakers: Default::default(), ended: CancellationToken::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when there is room for more; `false` when nothing is to come in any more, or to go out.
+    pub(super) fn poll_room(&self, waiter: Waiter, context: &mut Context<'_>) -> Poll<bool> {
+        // First, so that no change is missed.
+        self.wakers[waiter as usize].register(context.waker());
+        match waiter {
+            _ if self.ended.is_cancelled() => Poll::Ready(false),
+            Waiter::Writer => Poll::Ready(true),
+            _ if self.state().waiting < WAITING_BYTES => Poll::Ready(true),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Notes what has come from the phone.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`].
+    pub(super) fn heard(&self, bytes: usize) -> Result<(), Error> {
+        let mut state = self.state();
+        state.heard = Instant::now();
+        state.incoming += bytes;
+        if state.incoming > max_message_bytes(self.max_image_bytes) {
+            return Err(Error::TooLarge { limit: self.max_image_bytes });
+        }
+        state.settle()
+    }
+
+    /// A message has come whole, and is done with.
+    pub(super) fn passed(&self) {
+        let mut state = self.state();
+        state.incoming = 0;
+        let _ = state.settle();
+    }
+
+    /// A message has come whole, with a picture of so many bytes or none, and waits from now on.
+    pub(super) fn waits(&self, bytes: usize) {
+        let mut state = self.state();
+        state.incoming = 0;
+        state.waiting += bytes.max(MESSAGE_BYTES);
+        // It came in, so it was let in.
+        let _ = state.settle();
+    }
+
+    /// A message is done with.
+    pub(super) fn done(&self, bytes: usize) {
+        let mut state = self.state();
+        state.waiting = state.waiting.saturating_sub(bytes.max(MESSAGE_BYTES));
+        let _ = state.settle();
+        let has_room = state.waiting < WAITING_BYTES;
+        drop(state);
+        if has_room {
+            self.wake();
+        }
+    }
+
+    /// How long nothing has come from the phone.
+    pub(super) fn silence(&self) -> Duration {
+        self.state().heard.elapsed()
+    }
+
+    /// Nothing comes in any more, and nothing goes out.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+        self.wake();
+    }
+
+    /// Done when that is so.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    fn wake(&self) {
+        self.wakers.iter().for_each(AtomicWaker::wake);
+    }
+}
+
+impl State {
+    fn settle(&mut self) -> Result<(), Error> {
+        self.share.resize(self.incoming + self.waiting)
+    }
+}

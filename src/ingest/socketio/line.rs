@@ -1,0 +1,101 @@
+//! [`Tap`]: a connection that lets in only as much of a phone as there is room for.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+
+use super::flow::{Flow, Waiter};
+
+/// One connection, which becomes a phone's own when it carries its WebSocket. Until then it may carry many phones' requests,
+/// through a proxy say, and none of them may hold up the others.
+#[derive(Clone, Default)]
+pub struct Line(Arc<OnceLock<Arc<Flow>>>);
+
+impl Line {
+    /// From now on it is this phone's.
+    pub(super) fn belongs_to(&self, flow: &Arc<Flow>) {
+        // A connection carries one WebSocket at most.
+        let _ = self.0.set(flow.clone());
+    }
+}
+
+/// A connection's bytes.
+pub struct Tap<S> {
+    stream: S,
+    line: Line,
+    /// Its place among all connections, for as long as there is one.
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Tap<S> {
+    /// Those of a line.
+    pub fn new(stream: S, line: Line, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, line, _place: place }
+    }
+
+    /// Whether the connection is to be used any more.
+    fn poll_room(&self, waiter: Waiter, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.line.0.get().map(|flow| flow.poll_room(waiter, context)) {
+            Some(Poll::Pending) => Poll::Pending,
+            Some(Poll::Ready(false)) => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            None | Some(Poll::Ready(true)) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_room(Waiter::Reader, context))?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if let Some(flow) = self.line.0.get() {
+            let bytes = buffer.filled().len() - before;
+            flow.heard(bytes).map_err(|error| {
+                tracing::warn!(code = error.code(), %error, "a phone is cut off");
+                io::Error::other(error)
+            })?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(Waiter::Writer, context))?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_room(Waiter::Writer, context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(Waiter::Writer, context))?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
