@@ -11,6 +11,7 @@
 
 mod access;
 mod acme;
+mod androidcam_clients;
 mod bad_input;
 mod browser;
 mod caps;
