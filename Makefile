@@ -13,7 +13,7 @@ demo: ## the server with a camera that counts
 setup: ## installs the programs that the tests need, or names them
 	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium \
 		chromedriver:chromium-driver motion:motion nginx:nginx-light vlc:vlc-bin,vlc-plugin-base \
-		pebble:pebble certbot:certbot npm:npm
+		pebble:pebble certbot:certbot npm:npm node:nodejs
 	@tests/programs/setup
 	@tests/programs/setup-node
 

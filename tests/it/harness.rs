@@ -7,6 +7,7 @@ pub mod cameras;
 pub mod link;
 pub mod nginx;
 pub mod page_log;
+pub mod phones;
 pub mod picture;
 pub mod process;
 pub mod python;

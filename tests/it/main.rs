@@ -11,6 +11,8 @@
 
 mod access;
 mod acme;
+mod androidcam_clients;
+mod androidcam_speed;
 mod bad_input;
 mod browser;
 mod caps;

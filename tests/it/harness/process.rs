@@ -89,6 +89,22 @@ fn forward(output: Option<impl AsyncRead + Unpin + Send + 'static>, lines: mpsc:
     });
 }
 
+/// The unit of times in `/proc/PID/stat` is 1/100 s on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+
+/// CPU time that a process has used so far, in user and kernel mode.
+pub fn cpu_time(id: Pid) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("the process runs");
+    // Fields are counted from behind the name, which may hold anything.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| TICK * ticks.parse::<u32>().expect("a number of ticks"))
+        .sum()
+}
+
 /// A program that the tests need. Fails with the line that installs it when it is missing.
 pub fn program(name: &str, package: &str) -> Command {
     let found =

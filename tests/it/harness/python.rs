@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -38,6 +39,10 @@ impl Conversation {
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, input, output }
+    }
+
+    pub fn id(&self) -> Pid {
+        Pid::from_raw(self.child.id().expect("the script runs") as i32)
     }
 
     /// Says a line to it.
