@@ -92,7 +92,7 @@ impl App {
             }
             None => (Arc::new(MemoryStore::new(limits, config.store.max_memory)), Arc::new(MemoryVault::default())),
         };
-        let auth = Auth::new(&config.access, vault, limits.ttl)?;
+        let auth = Auth::new(&config.access, vault.clone(), limits.ttl)?;
         let closing = CancellationToken::new();
         let pictures = config.pictures.clone();
         let (size, format) = (pictures.nodata_size, pictures.carried.placeholder_format());
@@ -125,7 +125,7 @@ impl App {
             let listener = listen(SocketAddr::new(ip, port)).context("SOCKETIO_PORT")?;
             let (hub, auth) = (hub.clone().into_inner(), main.auth.clone().into_inner());
             let (sites, proxy) = (main.sites.clone().into_inner(), main.proxy.clone().into_inner());
-            let clients = Gateway::new(hub, auth, sites, proxy, config.socketio.session.clone());
+            let clients = Gateway::new(hub, auth, vault, sites, proxy, config.socketio.session.clone());
             let listener = gateway::Listener::new(listener, clients, https.as_ref(), workers, closing.clone());
             gateway = Some(listener.context("threads for SOCKETIO_PORT")?);
         }

@@ -15,7 +15,9 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Self {
+    /// So many bytes, of which none is taken.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
         Self { taken: Arc::default(), limit }
     }
 
@@ -26,6 +28,12 @@ impl Budget {
     pub fn check(&self) -> Result<(), Error> {
         let limit = self.limit;
         if self.taken.load(Ordering::Relaxed) < limit { Ok(()) } else { Err(Error::Busy { limit }) }
+    }
+
+    /// How many bytes there are in all.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// A share of nothing, to be grown as bytes arrive: a body that is announced and does not come takes no room.

@@ -41,7 +41,7 @@ use tokio_util::task::TaskTracker;
 pub use self::line::{Line, Tap};
 use self::{
     events::{Reader, Said},
-    flow::{Flow, max_message_bytes},
+    flow::{Flow, MAX_TEXT_BYTES, max_message_bytes},
     payload::{Payload, Refused},
     phone::Phone,
     seats::Seats,
@@ -51,7 +51,8 @@ use crate::{
     config::{Cors, Proxy, SessionTemplate, Sites, parse_origin},
     edge,
     error::Error,
-    hub::Hub,
+    hub::{Hub, budget::Budget},
+    store::vault::Vault,
     wire::{engineio::Form, error_body::ErrorBody},
 };
 
@@ -66,6 +67,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(60);
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 /// Clients that may be connected at once.
 const MAX_PHONES: usize = 10_000;
+/// Which part of `MAX_INFLIGHT_BYTES` those may hold besides who have not authenticated.
+const STRANGERS_PART: usize = 4;
 /// Answers and acknowledgements that wait for one client to read them. Python's client of revision 3 gives up where more than
 /// 16 come at once.
 const MAX_WAITING_ANSWERS: usize = 12;
@@ -94,6 +97,8 @@ struct Shared {
     proxy: Arc<Proxy>,
     template: SessionTemplate,
     seats: Arc<Seats>,
+    /// What those who have not authenticated may hold together, so that they take nothing from those who have.
+    strangers: Budget,
     phones: Mutex<HashMap<Sid, Connected>>,
     /// Those of the clients.
     tasks: TaskTracker,
@@ -135,18 +140,21 @@ impl Gateway {
     pub fn new(
         hub: Arc<Hub>,
         auth: Arc<Auth>,
+        vault: Arc<dyn Vault>,
         sites: Arc<Sites>,
         proxy: Arc<Proxy>,
         template: SessionTemplate,
     ) -> Self {
         let max_message_bytes = max_message_bytes(hub.max_image_bytes());
+        let strangers = Budget::new(hub.incoming().limit() / STRANGERS_PART);
         let shared = Arc::new(Shared {
             hub,
             auth,
             sites,
             proxy,
             template,
-            seats: Arc::default(),
+            seats: Arc::new(Seats::new(vault)),
+            strangers,
             phones: Mutex::default(),
             tasks: TaskTracker::new(),
             engine: OnceLock::new(),
@@ -215,9 +223,6 @@ impl Shared {
             if let Err(refused) = flow.heard(0) {
                 return self.refuse(&refused);
             }
-            if is_websocket {
-                line.belongs_to(flow);
-            }
         }
         if sid.is_none() {
             if self.phones().len() >= MAX_PHONES {
@@ -228,12 +233,20 @@ impl Shared {
         }
         if request.method() != Method::POST {
             let answer = self.ask(request.map(|_| nothing()));
-            let Some(Connected { flow, .. }) = phone.filter(|_| !is_websocket) else { return answer.await };
+            let Some(Connected { flow, .. }) = phone else { return answer.await };
+            if is_websocket {
+                let answer = answer.await;
+                // Only now is it known to carry nothing else.
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    line.belongs_to(&flow);
+                }
+                return answer;
+            }
             // A client whose connection is cut connects anew when it is told that it is not known.
             return tokio::select! {
                 biased;
-                answer = answer => answer,
                 () = flow.ended() => self.refuse(&Error::UnknownClient),
+                answer = answer => answer,
             };
         }
         let is_binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == BINARY);
@@ -306,7 +319,7 @@ impl EngineIoHandler for Handler {
             return;
         };
         let max_image_bytes = shared.hub.max_image_bytes();
-        let flow = Arc::new(Flow::new(shared.hub.incoming().share(), max_image_bytes));
+        let flow = Arc::new(Flow::new(&shared.strangers, max_image_bytes));
         if socket.transport_type() == TransportType::Websocket {
             line.belongs_to(&flow);
         }
@@ -327,9 +340,12 @@ impl EngineIoHandler for Handler {
     }
 
     fn on_message(self: &Arc<Self>, text: Str, socket: Arc<Socket>) {
-        if let Some(ear) = socket.data.get() {
-            ear.hear(ear.reader.text(text), &socket);
+        let Some(ear) = socket.data.get() else { return };
+        if text.as_str().len() > MAX_TEXT_BYTES {
+            tracing::debug!("a client's text is over the limit of {MAX_TEXT_BYTES} bytes");
+            return socket.close(DisconnectReason::PacketParsingError);
         }
+        ear.hear(ear.reader.text(text), &socket);
     }
 
     fn on_binary(self: &Arc<Self>, bytes: Bytes, socket: Arc<Socket>) {

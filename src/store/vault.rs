@@ -9,12 +9,13 @@ use std::{
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::{error::Error, session::SessionId};
 
 /// Ended logins that are remembered in memory at most. Users cannot log in so often that it is reached.
 const MAX_ENDED: usize = 1_000_000;
 
-/// What replicas share beside frames: the secret that they sign with, and which logins have been ended.
+/// What replicas share beside frames: the secret that they sign with, which logins have been ended, and who pushes to a session
+/// that takes pictures of one producer at a time.
 #[async_trait]
 pub trait Vault: Send + Sync {
     /// The secret: `candidate` where there was none before.
@@ -25,6 +26,12 @@ pub trait Vault: Send + Sync {
 
     /// Whether a login has been ended.
     async fn is_ended(&self, login: Uuid) -> Result<bool, Error>;
+
+    /// Makes a producer the one that pushes to a session, for `life`: who was it before, on whichever replica.
+    async fn hold(&self, session: &SessionId, holder: Uuid, life: Duration) -> Result<Option<Uuid>, Error>;
+
+    /// Who that is, from now on for `life`.
+    async fn holder(&self, session: &SessionId, life: Duration) -> Result<Option<Uuid>, Error>;
 }
 
 /// A vault for one process.
@@ -60,5 +67,14 @@ impl Vault for MemoryVault {
 
     async fn is_ended(&self, login: Uuid) -> Result<bool, Error> {
         Ok(self.ended().contains_key(&login))
+    }
+
+    /// There is no other replica.
+    async fn hold(&self, _: &SessionId, _: Uuid, _: Duration) -> Result<Option<Uuid>, Error> {
+        Ok(None)
+    }
+
+    async fn holder(&self, _: &SessionId, _: Duration) -> Result<Option<Uuid>, Error> {
+        Ok(None)
     }
 }

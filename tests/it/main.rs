@@ -11,6 +11,7 @@
 
 mod access;
 mod acme;
+mod androidcam;
 mod androidcam_clients;
 mod androidcam_speed;
 mod bad_input;

@@ -101,7 +101,8 @@ fn understand(packet: Result<Packet, ParseError>) -> Result<Option<Said>, ParseE
         Err(error) => return Err(error),
     };
     Ok(Some(match inner {
-        PacketData::Connect(_) if ns.as_str() != ROOT => Said::JoinElsewhere(ns),
+        // A copy: it would hold on to what it was read into, which may have carried a picture.
+        PacketData::Connect(_) if ns.as_str() != ROOT => Said::JoinElsewhere(Str::copy_from_slice(&ns)),
         _ if ns.as_str() != ROOT => Said::Nothing,
         PacketData::Connect(_) => Said::Join,
         PacketData::Disconnect => Said::Leave,

@@ -9,13 +9,22 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Error, hub::budget::Share};
+use crate::{
+    error::Error,
+    hub::budget::{Budget, Share},
+};
 
 /// Bytes of whole pictures that wait to be pushed, beyond which nothing more is read from their phone: it is slowed down,
 /// and nobody else. The picture that goes beyond may have any size that is let in.
 const WAITING_BYTES: usize = 1 << 20;
-/// What a message counts at least, in bytes: what it takes beside its picture, so that very small ones are bounded too.
-const MESSAGE_BYTES: usize = 1024;
+/// The longest text that a client may say, in bytes: pictures come as bytes beside it.
+pub(super) const MAX_TEXT_BYTES: usize = 8 << 10;
+/// What a message counts at least, in bytes: what it may hold beside its picture, so that those without are bounded too.
+const MESSAGE_BYTES: usize = MAX_TEXT_BYTES;
+
+/// What a stranger, who has not authenticated, may hold before it counts, in bytes: as much as it takes to authenticate, so that
+/// those who send more keep nobody from it.
+const STRANGER_BYTES: usize = 2 * MAX_TEXT_BYTES;
 
 /// The most that a message takes on the way in, in bytes: a picture in base64, as revision 3 sends it in texts, and what stands
 /// around it. A picture that is larger than it may be and yet fits is refused in words; a connection that brings more is cut.
@@ -49,17 +58,28 @@ struct State {
     /// What the messages that wait count.
     waiting: usize,
     share: Share,
+    /// What of it does not count.
+    free: usize,
     heard: Instant,
 }
 
 impl Flow {
-    pub(super) fn new(share: Share, max_image_bytes: usize) -> Self {
-        let state = State { incoming: 0, waiting: 0, share, heard: Instant::now() };
+    /// That of a stranger: what it holds counts as a share of the strangers'.
+    pub(super) fn new(strangers: &Budget, max_image_bytes: usize) -> Self {
+        let (share, free) = (strangers.share(), STRANGER_BYTES);
+        let state = State { incoming: 0, waiting: 0, share, free, heard: Instant::now() };
         Self { state: state.into(), max_image_bytes, wakers: Default::default(), ended: CancellationToken::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is no stranger's any more: what it holds counts as everybody's does.
+    pub(super) fn authenticated(&self, incoming: &Budget) {
+        let mut state = self.state();
+        (state.share, state.free) = (incoming.share(), 0);
+        let _ = state.settle();
     }
 
     /// Ready when there is room for more; `false` when nothing is to come in any more, or to go out.
@@ -77,7 +97,8 @@ impl Flow {
     /// Notes what has come from the phone.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`].
+    /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`], or for a stranger
+    /// [`Error::AuthenticateFirst`].
     pub(super) fn heard(&self, bytes: usize) -> Result<(), Error> {
         let mut state = self.state();
         state.heard = Instant::now();
@@ -85,7 +106,8 @@ impl Flow {
         if state.incoming > max_message_bytes(self.max_image_bytes) {
             return Err(Error::TooLarge { limit: self.max_image_bytes });
         }
-        state.settle()
+        let is_stranger = state.free > 0;
+        state.settle().map_err(|busy| if is_stranger { Error::AuthenticateFirst } else { busy })
     }
 
     /// A message has come whole, and is done with.
@@ -132,6 +154,11 @@ impl Flow {
         self.ended.cancelled().await;
     }
 
+    /// Whoever reads may go on.
+    pub(super) fn wake_reader(&self) {
+        self.wakers[Waiter::Reader as usize].wake();
+    }
+
     fn wake(&self) {
         self.wakers.iter().for_each(AtomicWaker::wake);
     }
@@ -139,6 +166,6 @@ impl Flow {
 
 impl State {
     fn settle(&mut self) -> Result<(), Error> {
-        self.share.resize(self.incoming + self.waiting)
+        self.share.resize((self.incoming + self.waiting).saturating_sub(self.free))
     }
 }

@@ -31,6 +31,9 @@ impl Line {
 pub struct Tap<S> {
     stream: S,
     line: Line,
+    /// Whether the client does not take what it is sent. Until it does, nothing more is read from it: what it sends may call for
+    /// answers, as pings do, and nothing else bounds those.
+    is_stuck: bool,
     /// Its place among all connections, for as long as there is one.
     _place: OwnedSemaphorePermit,
 }
@@ -38,7 +41,19 @@ pub struct Tap<S> {
 impl<S> Tap<S> {
     /// Those of a line.
     pub fn new(stream: S, line: Line, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, line, _place: place }
+        Self { stream, line, is_stuck: false, _place: place }
+    }
+
+    /// Notes whether the client takes what it is sent.
+    fn sent<T>(&mut self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let was_stuck = std::mem::replace(&mut self.is_stuck, sent.is_pending());
+        if was_stuck
+            && !self.is_stuck
+            && let Some(flow) = self.line.0.get()
+        {
+            flow.wake_reader();
+        }
+        sent
     }
 
     /// Whether the connection is to be used any more.
@@ -58,6 +73,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_room(Waiter::Reader, context))?;
+        if self.is_stuck && self.line.0.get().is_some() {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if let Some(flow) = self.line.0.get() {
@@ -74,12 +92,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let sent = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.sent(sent)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let sent = Pin::new(&mut self.stream).poll_flush(context);
+        self.sent(sent)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -92,7 +112,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.sent(sent)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -137,6 +137,11 @@ impl Phone {
                     if refused_at.is_some_and(|at: Instant| at.elapsed() >= REFUSAL_PAUSE) {
                         break Ending::Disconnect;
                     }
+                    if let Standing::Authenticated(Authenticated { claim, .. }) = &self.standing
+                        && let Err(Error::TakenOver) = claim.check().await
+                    {
+                        break Ending::Disconnect;
+                    }
                     if let Some(why) = self.overdue() {
                         tracing::info!(address = %self.address, "a phone's connection is ended: {why}");
                         break Ending::Cut;
@@ -274,11 +279,12 @@ impl Phone {
         visitor.may(Right::Publish, &session)?;
         // What it held before, it holds no more.
         self.standing = Standing::Stranger;
-        let claim = self.shared.seats.claim(session.clone()).await;
+        let claim = self.shared.seats.claim(session.clone()).await?;
         self.right = Box::pin(visitor.clone().lost(move |visitor| visitor.may(Right::Publish, &session).is_ok()));
         let client = visitor.client();
         self.standing = Standing::Authenticated(Authenticated { visitor, client, claim });
         self.active = Instant::now();
+        self.flow.authenticated(self.shared.hub.incoming());
         tracing::debug!(address = %self.address, "a phone has authenticated");
         Ok(())
     }

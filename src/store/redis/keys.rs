@@ -54,6 +54,11 @@ impl Keys<'_> {
         self.key(CHANNEL_SUFFIX)
     }
 
+    /// String: which producer pushes to it, where only one at a time does.
+    pub(super) fn holder(self) -> String {
+        self.key("}:holder")
+    }
+
     /// Hash: by replica, how many viewers it has and until when that holds.
     pub(super) fn viewers(self) -> String {
         self.key("}:viewers")

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use redis::Cmd;
 use uuid::Uuid;
 
-use super::{RedisStore, keys};
-use crate::{error::Error, store::vault::Vault};
+use super::{
+    RedisStore,
+    keys::{self, Keys},
+    lanes::Attempt,
+};
+use crate::{error::Error, session::SessionId, store::vault::Vault};
 
 #[async_trait]
 impl Vault for RedisStore {
@@ -34,5 +39,24 @@ impl Vault for RedisStore {
         find.arg(keys::ended_login(login));
         let find = &find;
         self.lanes.call().run(|attempt| async move { attempt.command::<bool>(find).await }).await
+    }
+
+    async fn hold(&self, session: &SessionId, holder: Uuid, life: Duration) -> Result<Option<Uuid>, Error> {
+        let mut set = redis::cmd("SET");
+        set.arg(Keys(session).holder()).arg(holder.to_string()).arg("GET").arg("PX").arg(life.as_millis() as u64);
+        self.read_holder(&set).await
+    }
+
+    async fn holder(&self, session: &SessionId, life: Duration) -> Result<Option<Uuid>, Error> {
+        let mut get = redis::cmd("GETEX");
+        get.arg(Keys(session).holder()).arg("PX").arg(life.as_millis() as u64);
+        self.read_holder(&get).await
+    }
+}
+
+impl RedisStore {
+    async fn read_holder(&self, command: &Cmd) -> Result<Option<Uuid>, Error> {
+        let read = |attempt: Attempt| async move { attempt.command::<Option<String>>(command).await };
+        Ok(self.lanes.call().run(read).await?.and_then(|holder| holder.parse().ok()))
     }
 }

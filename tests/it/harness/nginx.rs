@@ -62,6 +62,12 @@ pub struct Site {
 impl Site {
     /// Serves what is at the address. Of the site only what depends on the machine is changed.
     pub async fn before(upstream: SocketAddr, site: &str) -> Self {
+        // Nothing listens on port 1, as where the server has no gateway.
+        Self::before_both(upstream, SocketAddr::from(([127, 0, 0, 1], 1)), site).await
+    }
+
+    /// The same with the gateway for phones at another address.
+    pub async fn before_both(upstream: SocketAddr, phones: SocketAddr, site: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let [http, https] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
@@ -77,6 +83,7 @@ impl Site {
             ("/var/www", &here),
             ("/var/log/nginx", &here),
             ("server 127.0.0.1:3000;", &format!("server {upstream};")),
+            ("server 127.0.0.1:8080;", &format!("server {phones};")),
             ("listen 80;", &format!("listen {http};")),
             ("listen 443 ", &format!("listen {https} ")),
         ] {

@@ -1,0 +1,597 @@
+//! Phones with AndroidCamStream: who is let in, who takes over, and what becomes of those that misbehave or vanish.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::{SinkExt, StreamExt, future::join_all};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+use crate::harness::{
+    Answer, Backend, RedisServer, SOON, Server, UsersFile,
+    link::Link,
+    nginx::{SITE, SITE_BELOW_A_PATH, Site},
+    phones::{Client, Gateway, Phones, TRANSPORTS, picture},
+    process::Process,
+    server::command,
+    tls::CertificateFiles,
+    until,
+    users::PASSWORD,
+};
+
+const BYTES: usize = 20_000;
+/// How long a refused phone stays connected, so that it hears why.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(2);
+/// How soon a dead connection is found, at the latest: no byte for 45 s, looked at every second.
+const FOUND_DEAD: Duration = Duration::from_secs(55);
+/// How long it is watched whether a phone comes back that should stay away: the app tries again every 5 s.
+const WATCHED: Duration = Duration::from_secs(6);
+
+/// A phone of this name that waits to be let in, and comes back by itself where its client does.
+fn phone(transports: &[&str], user: impl Into<Value>, more: &Value) -> Value {
+    let mut options = json!({
+        "transports": transports, "user": user.into(), "password": PASSWORD, "wait": true, "bytes": BYTES,
+        "reconnect": true,
+    });
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    options
+}
+
+async fn clients(server: &Server) -> f64 {
+    server.metric("image_streamer_socketio_clients").await
+}
+
+#[tokio::test]
+async fn a_user_with_the_right_is_let_in_and_nobody_else() {
+    let users =
+        UsersFile::with(&[("ann", &["--publish", "ann"]), ("bob", &["--publish", "garage", "--view", "*"])]).await;
+    let path = users.path();
+    let gateway = Gateway::start(&[("USERS_FILE", path.to_str().unwrap())]).await;
+    let outcomes = Client::ALL.into_iter().flat_map(|client| TRANSPORTS.map(|transports| (client, transports)));
+    let outcomes = outcomes.map(async |(client, transports)| {
+        let cases = [
+            ("ann", json!(PASSWORD)),
+            ("ann", json!("wrong")),
+            ("ann", Value::Null),
+            ("bob", json!(PASSWORD)),
+            ("eve", json!("x")),
+        ];
+        let outcome = cases.map(async |(user, password)| {
+            let options = phone(transports, user, &json!({ "password": password, "callback": "theOutcome" }));
+            let mut phones = gateway.phones(client, &options);
+            let is_right = user == "ann" && password == PASSWORD;
+            let outcome = phones.next("authenticated").await;
+            assert_eq!(outcome["value"], is_right, "{client:?} {transports:?} {user} {password}");
+            let told = Instant::now();
+            if is_right {
+                return drop(phones.hang_up().await);
+            }
+            phones.next("disconnect").await;
+            let stayed = told.elapsed();
+            assert!(stayed + Duration::from_millis(300) > REFUSAL_PAUSE, "{client:?} {transports:?}: only {stayed:?}");
+            assert!(stayed < 3 * REFUSAL_PAUSE, "{client:?} {transports:?}: {stayed:?}");
+            tokio::time::sleep(WATCHED).await;
+            assert_eq!(phones.hang_up().await.all("connect").len(), 1, "{client:?} {transports:?} stays away");
+        });
+        join_all(outcome).await;
+    });
+    // One after the other: each guess that is wrong makes the next wait longer, as it should.
+    for outcome in outcomes.collect::<Vec<_>>() {
+        outcome.await;
+    }
+}
+
+#[tokio::test]
+async fn without_users_every_usable_name_is_let_in_and_names_the_session() {
+    let gateway = Gateway::start(&[("SOCKETIO_SESSION", "phone-{username}.live")]).await;
+    let long = "a".repeat(118);
+    let cases = [
+        (json!("ann"), true),
+        (json!("Anna.Maria_2@home-1"), true),
+        (json!(7), true),
+        (json!(long), false),
+        (json!(""), false),
+        (json!(" "), false),
+        (json!("a b"), false),
+        (json!("a/b"), false),
+        (json!(".."), false),
+        (json!("änne"), false),
+        (json!({ "name": "ann" }), false),
+        (Value::Null, false),
+    ];
+    for (user, is_usable) in cases {
+        let options = phone(&["websocket"], user.clone(), &json!({ "frames": 1, "ack": true, "reconnect": false }));
+        let mut phones = gateway.phones(Client::Js4, &options);
+        assert_eq!(phones.next("authenticated").await["value"], is_usable, "{user}");
+        if is_usable {
+            let said = phones.done_within(SOON).await;
+            let ack = &said.one("ack")["value"];
+            assert!(ack["seq"].as_u64().is_some() && ack["viewers"] == 0, "{ack}");
+        }
+    }
+    let sessions: BTreeSet<_> = gateway.server.stats().await.into_iter().collect();
+    let expected = ["phone-7.live", "phone-Anna.Maria_2@home-1.live", "phone-ann.live"];
+    assert_eq!(sessions, expected.map(|session| (session.to_owned(), 1)).into());
+}
+
+#[tokio::test]
+async fn pictures_before_authentication_are_refused_counted_and_logged_once() {
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            let mut gateway = Gateway::start(&[]).await;
+            let options = json!({ "transports": transports, "user": "ann", "frames": 5, "bytes": BYTES, "ack": true });
+            let said = gateway.phones(client, &options).done_within(SOON).await;
+            let acks = said.all("ack");
+            assert_eq!(acks.len(), 5, "{client:?} {transports:?}");
+            for ack in acks {
+                assert_eq!(ack["value"]["error"]["code"], "login_needed", "{ack}");
+            }
+            let refused = r#"image_streamer_socketio_refused_total{code="login_needed"}"#;
+            assert_eq!((gateway.server.metric(refused).await, gateway.frames_in().await), (5.0, 0));
+            assert!(gateway.server.stats().await.is_empty());
+            gateway.server.process().line_with("a phone's picture is refused").await;
+            gateway.server.signal(Signal::SIGTERM);
+            let (_, log) = gateway.server.into_process().ended_within(SOON).await;
+            assert_eq!(log.matches("a phone's picture is refused").count(), 1, "{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_connects_later_takes_over_and_the_older_stays_away() {
+    let cases = Client::ALL.into_iter().flat_map(|client| TRANSPORTS.map(|transports| (client, transports)));
+    for backend in Backend::all().await {
+        let gateway = Gateway::on(&backend, &[("MAX_QUEUE", "1000")]).await;
+        let takeovers = cases.clone().enumerate().map(|(number, (client, transports))| {
+            let gateway = &gateway;
+            async move {
+                let session = format!("ann-{number}");
+                let streams = |bytes: usize| {
+                    let more = json!({ "frames": 10_000, "fps": 30, "bytes": bytes });
+                    gateway.phones(client, &phone(transports, session.as_str(), &more))
+                };
+                let mut older = streams(10_001);
+                older.next("authenticated").await;
+                let has = async |bytes: usize| {
+                    let newest = gateway.server.get(&format!("/snapshot/{session}")).await;
+                    (newest.body.len() == bytes).then_some(())
+                };
+                until(SOON, "the older phone is seen", || has(10_001)).await;
+                // Three times, as phones change hands.
+                for bytes in [10_002, 10_003, 10_004] {
+                    let mut newer = streams(bytes);
+                    assert_eq!(newer.next("authenticated").await["value"], true, "{client:?} {transports:?}");
+                    older.next("disconnect").await;
+                    until(SOON, "the newer phone is seen", || has(bytes)).await;
+                    let left = std::mem::replace(&mut older, newer);
+                    tokio::time::sleep(WATCHED).await;
+                    let said = left.hang_up().await;
+                    assert_eq!(said.all("connect").len(), 1, "{client:?} {transports:?} comes back");
+                }
+                older.hang_up().await;
+                let mut sizes = Vec::new();
+                while let Some(frame) = gateway.server.take(&session).await {
+                    sizes.push(frame.len());
+                }
+                assert!(
+                    sizes.is_sorted(),
+                    "{client:?} {transports:?}: the pictures of the phones are mixed: {sizes:?}"
+                );
+                sizes.dedup();
+                assert_eq!(sizes, [10_001, 10_002, 10_003, 10_004], "{client:?} {transports:?}");
+            }
+        });
+        join_all(takeovers).await;
+        until(SOON, "all are gone", || async { (clients(&gateway.server).await == 0.0).then_some(()) }).await;
+    }
+}
+
+#[tokio::test]
+async fn taking_over_reaches_phones_at_another_replica_too() {
+    let redis = Backend::Redis(Box::new(RedisServer::start().await));
+    let replicas = [Gateway::on(&redis, &[]).await, Gateway::on(&redis, &[]).await];
+    let streams = |replica: usize, bytes: usize| {
+        let more = json!({ "frames": 10_000, "fps": 30, "bytes": bytes });
+        replicas[replica].phones(Client::Js2, &phone(&["websocket"], "ann", &more))
+    };
+    let mut older = streams(0, 10_001);
+    assert_eq!(older.next("authenticated").await["value"], true);
+    for (replica, bytes) in [(1, 10_002), (0, 10_003), (1, 10_004)] {
+        until(SOON, "the older phone is seen", || async {
+            let newest = replicas[replica].server.get("/snapshot/ann").await;
+            (newest.body.len() == bytes - 1).then_some(())
+        })
+        .await;
+        let mut newer = streams(replica, bytes);
+        assert_eq!(newer.next("authenticated").await["value"], true);
+        older.next("disconnect").await;
+        let left = std::mem::replace(&mut older, newer);
+        tokio::time::sleep(WATCHED).await;
+        assert_eq!(left.hang_up().await.all("connect").len(), 1);
+    }
+    older.hang_up().await;
+    let mut sizes = Vec::new();
+    while let Some(frame) = replicas[0].server.take("ann").await {
+        sizes.push(frame.len());
+    }
+    assert!(sizes.is_sorted(), "the pictures of the phones are mixed: {sizes:?}");
+    sizes.dedup();
+    assert_eq!(sizes, [10_001, 10_002, 10_003, 10_004]);
+}
+
+#[tokio::test]
+async fn phones_that_vanish_without_a_word_are_found_and_their_owner_need_not_wait_for_that() {
+    let gateway = Gateway::start(&[]).await;
+    let link = Link::to(gateway.address());
+    let more = json!({ "frames": 10_000, "fps": 10 });
+    let mut phones = Vec::new();
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            let session = format!("{client:?}-{}", transports.join("-"));
+            let mut phone = Phones::start(client, &link.url(""), &phone(transports, session.as_str(), &more));
+            phone.next("authenticated").await;
+            phones.push((session, client, transports, phone));
+        }
+    }
+    let count = phones.len();
+    until(SOON, "all stream", || async { (gateway.server.stats().await.len() == count).then_some(()) }).await;
+    link.fall_silent();
+    let silent = Instant::now();
+    for (session, client, transports, phone) in &mut phones {
+        // The phone itself is stopped too, so that it does not come back by another way.
+        phone.fall_silent();
+        let mut again =
+            gateway.phones(*client, &self::phone(transports, session.as_str(), &json!({ "frames": 3, "ack": true })));
+        assert_eq!(again.next("authenticated").await["value"], true);
+        let said = again.done_within(SOON).await;
+        assert!(said.all("ack").iter().all(|ack| ack["value"]["seq"].is_u64()), "{said:?}");
+    }
+    assert!(silent.elapsed() < FOUND_DEAD / 2, "nobody waited: {:?}", silent.elapsed());
+    let gone = || async { (clients(&gateway.server).await == 0.0).then_some(()) };
+    until(FOUND_DEAD, "the dead connections are found", gone).await;
+}
+
+#[tokio::test]
+async fn phones_come_back_by_themselves_when_the_server_is_ended_killed_or_out_of_reach() {
+    let redis = RedisServer::start().await;
+    let url = redis.url();
+    let variables = [("REDIS_URL", url.as_str()), ("EXPIRE", "600")];
+    let mut gateway = Gateway::start(&variables).await;
+    let port = gateway.address().port().to_string();
+    let link = Link::to(gateway.address());
+    let more = json!({ "frames": 100_000, "fps": 10 });
+    let mut phones = Vec::new();
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            let session = format!("{client:?}-{}", transports.join("-"));
+            let mut phone = Phones::start(client, &link.url(""), &phone(transports, session.as_str(), &more));
+            phone.next("authenticated").await;
+            phones.push((session, phone));
+        }
+    }
+    for (round, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        gateway.server.signal(signal);
+        let ended = Instant::now();
+        gateway.server.into_process().ended_within(Duration::from_secs(10)).await;
+        assert!(ended.elapsed() < Duration::from_secs(10));
+        let again = [&variables[..], &[("SOCKETIO_PORT", port.as_str()), ("SOCKETIO_HOST", "127.0.0.1")]].concat();
+        gateway = Gateway::of(Server::start(&again).await).await;
+        for (session, phone) in &mut phones {
+            // One that polls tries again some seconds after each failure.
+            phone.have_said(round + 2, "authenticated", Duration::from_secs(60)).await;
+            let fresh = async || {
+                let newest = gateway.server.get(&format!("/snapshot/{session}?max_age=2")).await;
+                (newest.status == 200 && newest.body.len() == BYTES).then_some(())
+            };
+            until(SOON, "it streams again", fresh).await;
+        }
+    }
+    drop(link);
+}
+
+#[tokio::test]
+async fn a_picture_over_the_limit_is_refused_in_words_and_one_far_over_it_ends_its_connection() {
+    const LIMIT: usize = 100_000;
+    let gateway = Gateway::start(&[("MAX_IMAGE_BYTES", "100000")]).await;
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            let session = format!("{client:?}-{}", transports.join("-"));
+            let sends = |bytes: usize| {
+                let more = json!({ "frames": 1, "ack": true, "bytes": bytes, "reconnect": false });
+                gateway.phones(client, &phone(transports, session.as_str(), &more))
+            };
+            let ack = sends(LIMIT).done_within(SOON).await;
+            assert!(ack.one("ack")["value"]["seq"].is_u64(), "{client:?} {transports:?}: {ack:?}");
+            let ack = sends(LIMIT + 1).done_within(SOON).await;
+            let error = &ack.one("ack")["value"]["error"];
+            assert_eq!(error["code"], "too_large", "{client:?} {transports:?}: {ack:?}");
+            assert!(error["message"].as_str().unwrap().contains("100000"), "{error}");
+            let mut far = sends(10 * LIMIT);
+            far.next("authenticated").await;
+            // Python's client ends without a word where a request of its is refused.
+            if (client, transports) == (Client::Python, &["polling"]) {
+                far.next("sent").await;
+                far.kill().await;
+            } else {
+                far.next("disconnect").await;
+            }
+        }
+    }
+    until(SOON, "all are gone", || async { (clients(&gateway.server).await == 0.0).then_some(()) }).await;
+}
+
+/// A WebSocket of Engine.IO 4 that has joined and authenticated, for what no well-behaved client sends.
+async fn raw(gateway: &Gateway, user: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", gateway.address());
+    let (mut socket, _) = connect_async(url).await.unwrap();
+    // Pings come in between.
+    let said = async |socket: &mut WebSocketStream<_>| loop {
+        let message = socket.next().await.unwrap().unwrap();
+        if message.to_text().unwrap() != "2" {
+            return message;
+        }
+    };
+    assert!(said(&mut socket).await.to_text().unwrap().starts_with('0'));
+    socket.send(Message::text("40")).await.unwrap();
+    assert!(said(&mut socket).await.to_text().unwrap().starts_with("40"));
+    let authenticate = format!(r#"42["authenticate",{user:?},"x","onAuthentication"]"#);
+    socket.send(Message::text(authenticate)).await.unwrap();
+    assert_eq!(said(&mut socket).await.to_text().unwrap(), r#"42["onAuthentication",true]"#);
+    socket
+}
+
+#[tokio::test]
+async fn a_phone_that_floods_slows_only_itself() {
+    const FLOOD: usize = 4000;
+    let gateway = Gateway::start(&[("MAX_QUEUE", "10")]).await;
+    let before = gateway.server.resident_bytes();
+    // As fast as the connection takes it: small pictures, large ones, and words that mean nothing.
+    let small = picture(1, 1, 600);
+    let large = picture(1, 1, 4 << 20);
+    let event = r#"451-["receiveImage",{"_placeholder":true,"num":0}]"#;
+    let floods = [(event, Some(small), FLOOD), (event, Some(large), 60), (r#"42["chat"]"#, None, 200_000)];
+    let floods = floods.into_iter().enumerate().map(|(number, (text, attachment, times))| {
+        let gateway = &gateway;
+        async move {
+            let mut socket = raw(gateway, &format!("flood-{number}")).await;
+            for _ in 0..times {
+                // What is not let in ends the connection, and that is right too.
+                if socket.feed(Message::text(text)).await.is_err() {
+                    return;
+                }
+                if let Some(attachment) = &attachment
+                    && socket.feed(Message::binary(attachment.clone())).await.is_err()
+                {
+                    return;
+                }
+            }
+            let _ = socket.flush().await;
+        }
+    });
+    let more = json!({ "frames": 100, "fps": 20, "ack": true });
+    let calm = gateway.phones(Client::Js4, &phone(&["websocket"], "calm", &more));
+    let began = Instant::now();
+    let (_, said) = tokio::join!(join_all(floods), calm.done_within(Duration::from_secs(60)));
+    assert_eq!(said.total("acked"), 100, "{said:?}");
+    // 240 a second are let in of each.
+    let flooded = gateway.frames_in().await - 100;
+    let allowed = 240.0 * (1.0 + began.elapsed().as_secs_f64()) * 2.0;
+    assert!((flooded as f64) < allowed, "{flooded} pictures were let in, {allowed} may be");
+    let grown = gateway.server.resident_bytes().saturating_sub(before);
+    assert!(grown < 200 << 20, "{} MiB more are held", grown >> 20);
+    gateway.next_are("calm", 0, 1, 91..=100, BYTES).await;
+}
+
+#[tokio::test]
+async fn what_is_no_socket_io_is_refused_and_nobody_else_is_disturbed() {
+    let gateway = Gateway::start(&[]).await;
+    let more = json!({ "frames": 10_000, "fps": 20 });
+    let mut calm = gateway.phones(Client::Js2, &phone(&["polling", "websocket"], "calm", &more));
+    calm.next("authenticated").await;
+    let url = |path: &str| format!("{}{path}", gateway.url());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = Answer::to(client.get(url("/"))).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["code"]), (404, &json!("not_found")));
+    assert!(answer.text().contains("/socket.io/"), "{answer:?}");
+    for query in
+        ["", "?EIO=3", "?EIO=9&transport=polling", "?EIO=4&transport=pigeon", "?EIO=4&transport=polling&sid=nobody"]
+    {
+        let answer = Answer::to(client.get(url(&format!("/socket.io/{query}")))).await;
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+    }
+    for revision in ["3", "4"] {
+        let bodies: [&[u8]; 6] =
+            [b"999999999:4", b"4", b"3:4\xff\xfe", b"42[\"", &[0, 255], &[1, 9, 9, 9, 9, 9, 9, 9, 9, 255]];
+        for body in bodies {
+            for kind in ["text/plain;charset=UTF-8", "application/octet-stream"] {
+                let open = Answer::to(client.get(url(&format!("/socket.io/?EIO={revision}&transport=polling")))).await;
+                let text = open.text();
+                let sid = text.split(r#""sid":""#).nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+                let path = format!("/socket.io/?EIO={revision}&transport=polling&sid={sid}");
+                let answer = client.post(url(&path)).header("content-type", kind).body(body.to_vec());
+                let answer = Answer::to(answer).await;
+                assert!(answer.status == 400 || answer.status == 413 || answer.text() == "ok", "{answer:?}");
+            }
+        }
+    }
+    // No head, half a head, a body that never comes, a handshake that leads nowhere.
+    for bytes in [
+        &b""[..],
+        b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHos",
+        b"POST /socket.io/?EIO=4&transport=polling&sid=x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n2",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = [0; 64];
+        let _ = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut answer)).await;
+    }
+    let mut socket = raw(&gateway, "odd").await;
+    socket.send(Message::text("4{nonsense")).await.ok().unwrap();
+    while let Some(Ok(_)) = socket.next().await {}
+    assert_eq!(calm.all("disconnect").len(), 0);
+    let mark = gateway.frames_in().await;
+    until(SOON, "the calm one streams on", || async { (gateway.frames_in().await > mark + 20).then_some(()) }).await;
+    assert!(calm.hang_up().await.all("disconnect").is_empty());
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_are_let_in_where_they_are_listed() {
+    let anyone = Gateway::start(&[]).await;
+    let listed = Gateway::start(&[("CORS_ORIGINS", "https://good.example")]).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |gateway: &Gateway, method: reqwest::Method, origin: &str| {
+        let url = format!("{}/socket.io/?EIO=4&transport=polling", gateway.url());
+        Answer::to(client.request(method, url).header("origin", origin)).await
+    };
+    for (gateway, origin, is_let_in) in [
+        (&anyone, "https://evil.example", true),
+        (&listed, "https://good.example", true),
+        (&listed, "https://evil.example", false),
+        (&listed, "null", false),
+        (&listed, listed.url(), true),
+    ] {
+        let answer = ask(gateway, reqwest::Method::GET, origin).await;
+        assert_eq!(answer.status.is_success(), is_let_in, "{origin}: {answer:?}");
+        assert_eq!(answer.has("access-control-allow-origin"), is_let_in, "{origin}: {answer:?}");
+        let preflight = ask(gateway, reqwest::Method::OPTIONS, origin).await;
+        assert_eq!(preflight.status.as_u16(), if is_let_in { 204 } else { 403 }, "{origin}: {preflight:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_phone_whose_right_ends_is_disconnected() {
+    let names = Client::ALL.map(|client| format!("{client:?}"));
+    let users = UsersFile::with(&[("root", &["--admin"])]).await;
+    for name in &names {
+        users.add(name, &["--publish", name]).await;
+    }
+    let path = users.path();
+    let variables = [("USERS_FILE", path.to_str().unwrap()), ("METRICS_TOKEN", "token")];
+    let gateway = Gateway::start(&variables).await;
+    let frames_in = async || {
+        let metrics = Answer::to(gateway.server.request("GET", "/metrics").bearer_auth("token")).await;
+        let text = metrics.text().to_owned();
+        text.lines().find(|line| line.contains(r#"frames_in_total{way="socketio"}"#)).unwrap().to_owned()
+    };
+    let mut phones = Vec::new();
+    for (client, name) in Client::ALL.into_iter().zip(&names) {
+        let options = phone(&["polling", "websocket"], name.as_str(), &json!({ "frames": 10_000, "fps": 5 }));
+        let mut phone = gateway.phones(client, &options);
+        assert_eq!(phone.next("authenticated").await["value"], true);
+        phones.push(phone);
+    }
+    for name in &names {
+        users.must(&["remove", name], "").await;
+    }
+    for phone in &mut phones {
+        phone.next("disconnect").await;
+    }
+    let frames = frames_in().await;
+    tokio::time::sleep(WATCHED).await;
+    for phone in phones {
+        assert_eq!(phone.hang_up().await.all("connect").len(), 1);
+    }
+    assert_eq!(frames_in().await, frames);
+}
+
+#[tokio::test]
+async fn phones_come_over_https_and_plain_http_to_one_port() {
+    let files = CertificateFiles::new();
+    let server = files.server(&[("SOCKETIO_PORT", "0"), ("SOCKETIO_HOST", "127.0.0.1")]).await;
+    let gateway = Gateway::of(server).await;
+    let port = gateway.address().port();
+    let ca = files.ca();
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            for scheme in ["https", "http"] {
+                let session = format!("{client:?}-{}-{scheme}", transports.join("-"));
+                let more = json!({ "frames": 5, "fps": 20, "ack": true, "ca": ca });
+                let url = format!("{scheme}://localhost:{port}");
+                let said =
+                    Phones::start(client, &url, &phone(transports, session.as_str(), &more)).done_within(SOON).await;
+                assert_eq!(said.total("acked"), 5, "{session}: {said:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_public_port_of_nginx_serves_phones_and_everything_else() {
+    let gateway = Gateway::start(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    for (site, paths) in [(SITE, &["/socket.io/"][..]), (SITE_BELOW_A_PATH, &["/socket.io/", "/cams/socket.io/"])] {
+        let site = Site::before_both(gateway.server.address(), gateway.address(), site).await;
+        let ca = site.authority();
+        for (number, path) in paths.iter().enumerate() {
+            for client in Client::ALL {
+                for transports in TRANSPORTS {
+                    let session = format!("{client:?}-{}-{number}", transports.join("-"));
+                    let more =
+                        json!({ "frames": 5, "fps": 20, "bytes": 1_500_000, "ack": true, "ca": ca, "path": path });
+                    let phones = Phones::start(client, &site.https(""), &phone(transports, session.as_str(), &more));
+                    let said = phones.done_within(Duration::from_secs(30)).await;
+                    assert_eq!(said.total("acked"), 5, "{path} {session}: {said:?}");
+                    let upgraded = said.all("upgrade").len();
+                    assert_eq!(upgraded, usize::from(transports.len() == 2), "{path} {session}: {said:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_originals_command_line_means_what_it_meant() {
+    for flag in ["-a", "--auth", "-auth"] {
+        let (status, output) = Process::start(command(&["androidcam", flag], &[])).ended_within(SOON).await;
+        assert_eq!(status.code(), Some(2), "{flag}: {output}");
+        assert!(output.contains("USERS_FILE"), "{flag}: {output}");
+    }
+    let users = UsersFile::with(&[("ann", &["--publish", "ann"])]).await;
+    let path = users.path();
+    for flags in [["-i", "-p", "-auth"], ["--ip", "--port", "--auth"]] {
+        let arguments = ["androidcam", flags[0], "127.0.0.1", flags[1], "0", flags[2]];
+        let variables = [("USERS_FILE", path.to_str().unwrap()), ("PORT", "0"), ("HOST", "127.0.0.2")];
+        let server = Server::start_with(&arguments, &variables).await;
+        assert_eq!(server.address().ip().to_string(), "127.0.0.2");
+        let gateway = Gateway::of(server).await;
+        assert_eq!(gateway.address().ip().to_string(), "127.0.0.1");
+        for (password, outcome) in [(PASSWORD, true), ("wrong", false)] {
+            let options = phone(&["websocket"], "ann", &json!({ "password": password }));
+            let mut phones = gateway.phones(Client::Js2, &options);
+            assert_eq!(phones.next("authenticated").await["value"], outcome, "{flags:?} {password}");
+        }
+    }
+    // The app's own default, without any flag.
+    let (_, output) = Process::start(command(&["androidcam", "--help"], &[])).ended_within(SOON).await;
+    assert!(output.contains("[default: 8080]"), "{output}");
+}
+
+#[tokio::test]
+async fn the_wall_is_opened_in_the_default_browser() {
+    let directory = tempfile::tempdir().unwrap();
+    let picture = directory.path().join("wall.png");
+    let profile = directory.path().join("profile");
+    let browser = format!(
+        "chromium --headless --no-sandbox --disable-gpu --user-data-dir={} --window-size=600,400 --screenshot={} %s",
+        profile.display(),
+        picture.display()
+    );
+    let path = std::env::var("PATH").unwrap();
+    let home = directory.path().to_str().unwrap();
+    let variables = [("PORT", "0"), ("BROWSER", browser.as_str()), ("PATH", &path), ("HOME", home)];
+    let server = Server::start_with(&["androidcam", "-i", "127.0.0.1", "-p", "0", "-d"], &variables).await;
+    let taken = || async { std::fs::metadata(&picture).is_ok_and(|picture| picture.len() > 0).then_some(()) };
+    until(Duration::from_secs(40), "Chromium has been at the wall", taken).await;
+    drop(server);
+    // Where nobody would see it, it is said where the wall is.
+    let plain = [("PORT", "0")];
+    let mut server = Process::start(command(&["androidcam", "-i", "127.0.0.1", "-p", "0", "-d"], &plain));
+    server.line_with("no desktop").await;
+}
