@@ -160,6 +160,12 @@ impl App {
         self.address
     }
 
+    /// Where Socket.IO clients are served, if they are.
+    #[must_use]
+    pub fn phones(&self) -> Option<SocketAddr> {
+        self.gateway.as_ref().map(gateway::Listener::address)
+    }
+
     /// What visitors' addresses begin with: `https` or `http`.
     #[must_use]
     pub fn scheme(&self) -> &'static str {

@@ -8,7 +8,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
+//! | [`androidcam`], [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
 //! | [`gateway`] | the port for Socket.IO clients |
 //! | [`redirect`], [`tls`] | plain HTTP sent to HTTPS; certificate and handshakes |
@@ -27,6 +27,7 @@
 
 pub mod account;
 pub mod acme;
+pub mod androidcam;
 pub mod api;
 pub mod app;
 pub mod auth;

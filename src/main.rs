@@ -1,9 +1,10 @@
 //! The `image-streamer` binary: arguments, then [`App`].
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use image_streamer::{
+    androidcam,
     app::App,
     config::{self, Config},
     demo, healthcheck,
@@ -42,6 +43,21 @@ enum Command {
     Serve,
     /// Runs the server in memory with a producer inside, and prints links to look at.
     Demo,
+    /// Takes the place of AndroidCamStream-Server: serves phones with that app, and the wall.
+    Androidcam {
+        /// Address to listen on for phones; wins over SOCKETIO_HOST.
+        #[arg(short, long)]
+        ip: Option<IpAddr>,
+        /// Port to listen on for phones; wins over SOCKETIO_PORT [default: 8080].
+        #[arg(short, long)]
+        port: Option<u16>,
+        /// Checks user names and passwords: refuses to start without users (also -auth).
+        #[arg(short, long)]
+        auth: bool,
+        /// Opens the wall in the default browser, on a desktop.
+        #[arg(short, long)]
+        display: bool,
+    },
     /// Keeps the users file, which USERS_FILE names.
     #[command(subcommand)]
     User(UserCommand),
@@ -53,7 +69,7 @@ fn main() -> ExitCode {
     // Chosen here for every TLS connection of the process, rather than by whichever crate comes first.
     let chosen = rustls::crypto::ring::default_provider().install_default();
     debug_assert!(chosen.is_ok(), "nothing else in this process chooses");
-    let matches = Arguments::command().after_help(config::help()).get_matches();
+    let matches = Arguments::command().after_help(config::help()).get_matches_from(arguments());
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -68,18 +84,27 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    config.listen.ip = arguments.ip.unwrap_or(config.listen.ip);
-    config.listen.port = arguments.port.unwrap_or(config.listen.port);
-    if arguments.auth && config.access.users_file.is_none() {
+    let command = arguments.command.unwrap_or(Command::Serve);
+    // The same flags mean the phones' port there.
+    if let Command::Androidcam { ip, port, .. } = command {
+        config.socketio.ip = ip.or(config.socketio.ip);
+        config.socketio.port = port.or(config.socketio.port).or(Some(androidcam::PORT));
+    } else {
+        config.listen.ip = arguments.ip.unwrap_or(config.listen.ip);
+        config.listen.port = arguments.port.unwrap_or(config.listen.port);
+    }
+    let needs_users = arguments.auth || matches!(command, Command::Androidcam { auth: true, .. });
+    if needs_users && config.access.users_file.is_none() {
         eprintln!("-a needs users, and there are none; nothing was started:");
         eprintln!(
             "  USERS_FILE=\"\": expected the users' file, as `USERS_FILE=users.toml image-streamer user add NAME` makes it"
         );
         return ExitCode::from(EXIT_CONFIG);
     }
-    let result = match arguments.command.unwrap_or(Command::Serve) {
+    let result = match command {
         Command::Serve => actix_web::rt::System::new().block_on(serve(&config)),
         Command::Demo => actix_web::rt::System::new().block_on(serve_demo(config)),
+        Command::Androidcam { display, .. } => actix_web::rt::System::new().block_on(serve_phones(&config, display)),
         Command::User(command) => user_command::run(&command, &config.access),
         Command::Healthcheck => healthcheck::check(&config),
     };
@@ -92,8 +117,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// The arguments as they were given, but for `-auth`, as AndroidCamStream-Server had it: that is no row of short flags.
+fn arguments() -> impl Iterator<Item = OsString> {
+    let mut is_androidcam = false;
+    std::env::args_os().map(move |argument| {
+        is_androidcam |= argument == "androidcam";
+        if is_androidcam && argument == "-auth" { "--auth".into() } else { argument }
+    })
+}
+
 async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(App::bind(config).await?.run(told_to_end()?).await?)
+}
+
+async fn serve_phones(config: &Config, display: bool) -> anyhow::Result<()> {
+    let app = App::bind(config).await?;
+    androidcam::introduce(&app, &config.proxy.base_path, display);
+    Ok(app.run(told_to_end()?).await?)
 }
 
 async fn serve_demo(mut config: Config) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::{
 /// From the street to the cellar. Modules on one line never use each other.
 const ORDER: [&[&str]; 15] = [
     &["main"],
-    &["demo", "healthcheck", "user_command"],
+    &["androidcam", "demo", "healthcheck", "user_command"],
     &["app"],
     &["gateway"],
     &["redirect", "tls"],
