@@ -29,6 +29,8 @@ struct State {
     silences: u32,
     /// What gets through in each direction; everything where there is no limit.
     bytes_per_second: Option<NonZeroU32>,
+    /// How long a connection that begins with a WebSocket takes to get through.
+    websockets_after: Duration,
 }
 
 impl Link {
@@ -63,6 +65,11 @@ impl Link {
     pub fn limit(&self, bytes_per_second: u32) {
         self.state.send_modify(|state| state.bytes_per_second = NonZeroU32::new(bytes_per_second));
     }
+
+    /// WebSockets take so long to open, and requests do not.
+    pub fn delay_websockets(&self, delay: Duration) {
+        self.state.send_modify(|state| state.websockets_after = delay);
+    }
 }
 
 impl Drop for Link {
@@ -94,7 +101,10 @@ async fn connect(server: SocketAddr) -> io::Result<TcpStream> {
 }
 
 async fn carry(mut browser: TcpStream, server: SocketAddr, states: watch::Receiver<State>) {
-    let opened = states.borrow().silences;
+    let State { silences: opened, websockets_after, .. } = *states.borrow();
+    if !websockets_after.is_zero() && asks_for_websocket(&browser).await.unwrap_or(false) {
+        tokio::time::sleep(websockets_after).await;
+    }
     let Ok(mut server) = connect(server).await else { return };
     let (from_browser, to_browser) = browser.split();
     let (from_server, to_server) = server.split();
@@ -103,6 +113,13 @@ async fn carry(mut browser: TcpStream, server: SocketAddr, states: watch::Receiv
         _ = pass(from_browser, to_server, states.clone(), opened) => {}
         _ = pass(from_server, to_browser, states, opened) => {}
     }
+}
+
+/// Whether the first request of a connection, which comes in one piece, is for a WebSocket.
+async fn asks_for_websocket(browser: &TcpStream) -> io::Result<bool> {
+    let mut head = [0; PACKET];
+    let length = browser.peek(&mut head).await?;
+    Ok(String::from_utf8_lossy(&head[..length]).to_ascii_lowercase().contains("upgrade: websocket"))
 }
 
 async fn pass(
