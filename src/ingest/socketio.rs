@@ -244,9 +244,7 @@ impl Shared {
         let sid = parameter(query, "sid").map(str::parse::<Sid>);
         let phone = sid.as_ref().and_then(|sid| self.phones().get(sid.as_ref().ok()?).cloned());
         if let Some(Connected { flow, .. }) = &phone {
-            if let Err(refused) = flow.heard(Way::Body, 0) {
-                return self.refuse(&refused);
-            }
+            flow.is_heard();
         }
         if sid.is_none() {
             if self.phones().len() >= MAX_PHONES {
@@ -294,6 +292,7 @@ impl Shared {
         // In a task of its own: a client that hangs up right after its last byte has sent whole pictures.
         let (shared, max_image_bytes) = (self.clone(), self.hub.max_image_bytes());
         let posted = self.tasks.spawn(async move {
+            let flow = phone.as_ref().map(|phone| phone.flow.clone());
             let owner = match phone {
                 Some(Connected { flow, posting, .. }) => Some((flow, posting.lock_owned().await)),
                 None => None,
@@ -303,9 +302,11 @@ impl Shared {
             let verdict = body.verdict();
             let answer = shared.ask(Request::from_parts(parts, body.boxed_unsync())).await;
             let Some(refused) = verdict.take() else { return answer };
-            tracing::warn!(address = %peer.ip(), code = refused.code(), error = %refused, "a phone is cut off");
-            shared.hub.metrics().refused(refused.code());
-            shared.refuse(&refused)
+            let answer = shared.refuse(&refused);
+            if let Some(flow) = flow {
+                flow.cut_off(refused);
+            }
+            answer
         });
         posted.await.unwrap_or_else(|ended| self.refuse(&Error::unavailable(ended)))
     }
@@ -396,7 +397,6 @@ impl Ear {
         };
         match said {
             Ok(None) => {}
-            Ok(Some(Said::Nothing)) => self.flow.passed(way),
             Ok(Some(said)) => {
                 self.flow.waits(way, said.bytes());
                 let _ = self.says.send(said);

@@ -20,6 +20,9 @@ const BINARY_3: u8 = 1;
 /// Digits of a packet's length at most: lengths beyond are over any limit.
 const MAX_DIGITS: usize = 8;
 
+/// What is set aside for a packet that is announced, at most, in bytes.
+const RESERVED_BYTES: usize = 64 << 10;
+
 /// How a body's packets are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -156,8 +159,8 @@ impl Packets {
             return Err(Fault::TooLarge);
         }
         let _ = self.buffer.split_to(end + 1);
-        // No more than that comes of it, unless it is text in other letters.
-        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
+        // What is announced need not come.
+        self.buffer.reserve(length.min(RESERVED_BYTES).saturating_sub(self.buffer.len()));
         Ok(Some(Begun { kind, missing: length }))
     }
 }
