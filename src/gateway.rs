@@ -30,8 +30,8 @@ use crate::{
 const MAX_CONNECTIONS: usize = 20_000;
 /// How long a connection may be without a request: longer than the minute after which clients and proxies commonly ask again.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Bytes of one connection that are read and not yet asked for.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of one connection that are read and not yet asked for; so the longest head of a request.
+const READ_BUFFER_BYTES: usize = 32 * 1024;
 /// The pause after a connection could not be accepted: there are too many of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long clients may take to go when the server ends.

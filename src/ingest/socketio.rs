@@ -21,7 +21,10 @@ use std::{
     fmt,
     future::{Ready, ready},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,7 +34,7 @@ use engineioxide::{
     DisconnectReason, Str, TransportType, config::EngineIoConfig, handler::EngineIoHandler, service::EngineIoService,
     socket::Sid,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::Service};
 use socketioxide_core::parser::ParseError;
@@ -41,13 +44,13 @@ use tokio_util::task::TaskTracker;
 pub use self::line::{Line, Tap};
 use self::{
     events::{Reader, Said},
-    flow::{Flow, MAX_TEXT_BYTES, max_message_bytes},
+    flow::{Flow, MAX_TEXT_BYTES, Way, max_message_bytes},
     payload::{Payload, Refused},
     phone::Phone,
     seats::Seats,
 };
 use crate::{
-    auth::Auth,
+    auth::{Auth, Network},
     config::{Cors, Proxy, SessionTemplate, Sites, parse_origin},
     edge,
     error::Error,
@@ -67,6 +70,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(60);
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 /// Clients that may be connected at once.
 const MAX_PHONES: usize = 10_000;
+/// Clients of one network that may be connected without having authenticated: many phones come from one place at once when
+/// the server was started anew, and they leave room for others.
+const MAX_STRANGERS_A_NETWORK: usize = 1_000;
 /// Which part of `MAX_INFLIGHT_BYTES` those may hold besides who have not authenticated.
 const STRANGERS_PART: usize = 4;
 /// Answers and acknowledgements that wait for one client to read them. Python's client of revision 3 gives up where more than
@@ -100,6 +106,8 @@ struct Shared {
     /// What those who have not authenticated may hold together, so that they take nothing from those who have.
     strangers: Budget,
     phones: Mutex<HashMap<Sid, Connected>>,
+    /// How many there are in each network who have not authenticated.
+    strangers_by_network: Mutex<HashMap<Network, usize>>,
     /// Those of the clients.
     tasks: TaskTracker,
     engine: OnceLock<EngineIoService<Handler, Elsewhere>>,
@@ -125,6 +133,8 @@ struct Connected {
     flow: Arc<Flow>,
     /// Held by the request whose body is being read: they come one after the other.
     posting: Arc<tokio::sync::Mutex<()>>,
+    /// Whether it has begun to go from polling to a WebSocket.
+    upgrading: Arc<AtomicBool>,
 }
 
 /// How a client's first request has come.
@@ -156,6 +166,7 @@ impl Gateway {
             seats: Arc::new(Seats::new(vault)),
             strangers,
             phones: Mutex::default(),
+            strangers_by_network: Mutex::default(),
             tasks: TaskTracker::new(),
             engine: OnceLock::new(),
         });
@@ -199,6 +210,14 @@ impl Shared {
         self.phones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn strangers_by_network(&self) -> MutexGuard<'_, HashMap<Network, usize>> {
+        self.strangers_by_network.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers_of(&self, network: Network) -> usize {
+        self.strangers_by_network().get(&network).copied().unwrap_or(0)
+    }
+
     /// Whether the request may be answered at all: pages of other sites may not be let in by a browser that is not theirs.
     fn let_in(&self, request: &Request<Incoming>) -> Result<(), Error> {
         let (Some(origin), Cors::Only(listed)) = (request.headers().get(header::ORIGIN), &self.sites.cors) else {
@@ -213,14 +232,19 @@ impl Shared {
         Err(Error::CrossSite { origin: origin.to_owned() })
     }
 
-    async fn hand_on(&self, mut request: Request<Incoming>, peer: SocketAddr, line: &Line) -> Response<AnswerBody> {
+    async fn hand_on(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        line: &Line,
+    ) -> Response<AnswerBody> {
         let query = request.uri().query().unwrap_or_default();
         let is_websocket = parameter(query, "transport") == Some("websocket");
         let is_revision_3 = parameter(query, "EIO") == Some("3");
         let sid = parameter(query, "sid").map(str::parse::<Sid>);
         let phone = sid.as_ref().and_then(|sid| self.phones().get(sid.as_ref().ok()?).cloned());
         if let Some(Connected { flow, .. }) = &phone {
-            if let Err(refused) = flow.heard(0) {
+            if let Err(refused) = flow.heard(Way::Body, 0) {
                 return self.refuse(&refused);
             }
         }
@@ -229,12 +253,20 @@ impl Shared {
                 return self.refuse(&Error::TooManyPhones { limit: MAX_PHONES });
             }
             let address = edge::client_address(peer.ip(), request.headers(), &self.proxy);
+            if self.strangers_of(Network::of(address)) >= MAX_STRANGERS_A_NETWORK {
+                return self.refuse(&Error::TooManyPhones { limit: MAX_STRANGERS_A_NETWORK });
+            }
+            request = slim(request);
             request.extensions_mut().insert(Arrival { address, line: line.clone() });
         }
         if request.method() != Method::POST {
             let answer = self.ask(request.map(|_| nothing()));
-            let Some(Connected { flow, .. }) = phone else { return answer.await };
+            let Some(Connected { flow, upgrading, .. }) = phone else { return answer.await };
             if is_websocket {
+                // It goes once; where that fails, the client begins anew.
+                if upgrading.swap(true, Ordering::Relaxed) {
+                    return self.refuse(&Error::UnknownClient);
+                }
                 let answer = answer.await;
                 // Only now is it known to carry nothing else.
                 if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -259,22 +291,23 @@ impl Shared {
             // It leaves in the other form.
             request.headers_mut().insert(header::CONTENT_TYPE, BINARY);
         }
-        let owner = match phone {
-            Some(Connected { flow, posting }) => Some((flow, posting.lock_owned().await)),
-            None => None,
-        };
-        let (parts, body) = request.into_parts();
-        let body = Payload::new(body, form, self.hub.max_image_bytes(), owner);
-        let verdict = body.verdict();
-        let answer = self.ask(Request::from_parts(parts, body.boxed_unsync())).await;
-        match verdict.take() {
-            Some(refused) => {
-                tracing::warn!(address = %peer.ip(), code = refused.code(), error = %refused, "a phone is cut off");
-                self.hub.metrics().refused(refused.code());
-                self.refuse(&refused)
-            }
-            None => answer,
-        }
+        // In a task of its own: a client that hangs up right after its last byte has sent whole pictures.
+        let (shared, max_image_bytes) = (self.clone(), self.hub.max_image_bytes());
+        let posted = self.tasks.spawn(async move {
+            let owner = match phone {
+                Some(Connected { flow, posting, .. }) => Some((flow, posting.lock_owned().await)),
+                None => None,
+            };
+            let (parts, body) = request.into_parts();
+            let body = Payload::new(body, form, max_image_bytes, owner);
+            let verdict = body.verdict();
+            let answer = shared.ask(Request::from_parts(parts, body.boxed_unsync())).await;
+            let Some(refused) = verdict.take() else { return answer };
+            tracing::warn!(address = %peer.ip(), code = refused.code(), error = %refused, "a phone is cut off");
+            shared.hub.metrics().refused(refused.code());
+            shared.refuse(&refused)
+        });
+        posted.await.unwrap_or_else(|ended| self.refuse(&Error::unavailable(ended)))
     }
 
     async fn ask(&self, request: Request<AskBody>) -> Response<AnswerBody> {
@@ -357,11 +390,15 @@ impl EngineIoHandler for Handler {
 
 impl Ear {
     fn hear(&self, said: Result<Option<Said>, ParseError>, socket: &Socket) {
+        let way = match socket.transport_type() {
+            TransportType::Websocket => Way::Socket,
+            TransportType::Polling => Way::Body,
+        };
         match said {
             Ok(None) => {}
-            Ok(Some(Said::Nothing)) => self.flow.passed(),
+            Ok(Some(Said::Nothing)) => self.flow.passed(way),
             Ok(Some(said)) => {
-                self.flow.waits(said.bytes());
+                self.flow.waits(way, said.bytes());
                 let _ = self.says.send(said);
             }
             Err(error) => {
@@ -378,9 +415,37 @@ struct Joined {
     sid: Sid,
 }
 
+/// Counts a client that has not authenticated.
+struct Stranger {
+    shared: Arc<Shared>,
+    network: Network,
+}
+
+impl Stranger {
+    fn new(shared: &Arc<Shared>, address: IpAddr) -> Self {
+        let network = Network::of(address);
+        *shared.strangers_by_network().entry(network).or_default() += 1;
+        Self { shared: shared.clone(), network }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut strangers = self.shared.strangers_by_network();
+        if let Some(count) = strangers.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                strangers.remove(&self.network);
+            }
+        }
+    }
+}
+
 impl Joined {
     fn new(shared: &Arc<Shared>, sid: Sid, flow: &Arc<Flow>) -> Self {
-        shared.phones().insert(sid, Connected { flow: flow.clone(), posting: Arc::default() });
+        shared
+            .phones()
+            .insert(sid, Connected { flow: flow.clone(), posting: Arc::default(), upgrading: Arc::default() });
         shared.hub.metrics().phones().inc();
         Self { shared: shared.clone(), sid }
     }
@@ -393,6 +458,10 @@ impl Drop for Joined {
     }
 }
 
+/// What engineioxide looks at in a client's first request.
+const KEPT_HEADERS: [HeaderName; 3] = [header::SEC_WEBSOCKET_KEY, header::UPGRADE, header::CONNECTION];
+/// See [`KEPT_HEADERS`].
+const KEPT_PARAMETERS: [&str; 3] = ["EIO", "transport", "b64"];
 /// The content type of the binary form.
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -403,6 +472,23 @@ fn nothing() -> AskBody {
 /// As it is on every other route.
 fn status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.status_code().as_u16()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// A request with no more than engineioxide looks at, in memory of its own: it is kept for as long as its client is there.
+fn slim<B>(mut request: Request<B>) -> Request<B> {
+    let mut headers = HeaderMap::with_capacity(KEPT_HEADERS.len());
+    for name in KEPT_HEADERS {
+        let value = request.headers().get(&name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        headers.extend(value.map(|value| (name, value)));
+    }
+    *request.headers_mut() = headers;
+    let query = request.uri().query().unwrap_or_default();
+    let kept = KEPT_PARAMETERS.map(|name| (name, parameter(query, name)));
+    let kept = kept.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+    if let Ok(uri) = format!("{}?{}", request.uri().path(), kept.collect::<Vec<_>>().join("&")).parse() {
+        *request.uri_mut() = uri;
+    }
+    request
 }
 
 /// The value of a parameter as engineioxide finds it: the first of its name.

@@ -283,7 +283,8 @@ mod tests {
     fn answers_are_written_as_the_protocol_has_them() {
         let is = |text: Option<Str>, expected: &str| assert_eq!(text.unwrap().as_str(), expected);
         is(joined(None), "0");
-        is(joined(Some(Sid::ZERO)), &format!("0{{\"sid\":\"{}\"}}", Sid::ZERO));
+        let sid = Sid::new();
+        is(joined(Some(sid)), &format!("0{{\"sid\":\"{sid}\"}}"));
         is(disconnect(), "1");
         is(emit("onAuthentication", &true), "2[\"onAuthentication\",true]");
         is(acknowledge(Some(7), &false), "37[false]");

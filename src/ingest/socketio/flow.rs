@@ -52,9 +52,18 @@ pub(super) enum Waiter {
     Body,
 }
 
+/// How something has come from a phone. It may come both ways at once while it goes from one to the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    /// Over its WebSocket.
+    Socket,
+    /// In the body of a request.
+    Body,
+}
+
 struct State {
-    /// Bytes that have come since the last message was whole.
-    incoming: usize,
+    /// Bytes that have come since the last message was whole, by way.
+    incoming: [usize; 2],
     /// What the messages that wait count.
     waiting: usize,
     share: Share,
@@ -67,7 +76,7 @@ impl Flow {
     /// That of a stranger: what it holds counts as a share of the strangers'.
     pub(super) fn new(strangers: &Budget, max_image_bytes: usize) -> Self {
         let (share, free) = (strangers.share(), STRANGER_BYTES);
-        let state = State { incoming: 0, waiting: 0, share, free, heard: Instant::now() };
+        let state = State { incoming: [0; 2], waiting: 0, share, free, heard: Instant::now() };
         Self { state: state.into(), max_image_bytes, wakers: Default::default(), ended: CancellationToken::new() }
     }
 
@@ -99,11 +108,11 @@ impl Flow {
     /// # Errors
     /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`], or for a stranger
     /// [`Error::AuthenticateFirst`].
-    pub(super) fn heard(&self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn heard(&self, way: Way, bytes: usize) -> Result<(), Error> {
         let mut state = self.state();
         state.heard = Instant::now();
-        state.incoming += bytes;
-        if state.incoming > max_message_bytes(self.max_image_bytes) {
+        state.incoming[way as usize] += bytes;
+        if state.incoming[way as usize] > max_message_bytes(self.max_image_bytes) {
             return Err(Error::TooLarge { limit: self.max_image_bytes });
         }
         let is_stranger = state.free > 0;
@@ -111,16 +120,16 @@ impl Flow {
     }
 
     /// A message has come whole, and is done with.
-    pub(super) fn passed(&self) {
+    pub(super) fn passed(&self, way: Way) {
         let mut state = self.state();
-        state.incoming = 0;
+        state.incoming[way as usize] = 0;
         let _ = state.settle();
     }
 
     /// A message has come whole, with a picture of so many bytes or none, and waits from now on.
-    pub(super) fn waits(&self, bytes: usize) {
+    pub(super) fn waits(&self, way: Way, bytes: usize) {
         let mut state = self.state();
-        state.incoming = 0;
+        state.incoming[way as usize] = 0;
         state.waiting += bytes.max(MESSAGE_BYTES);
         // It came in, so it was let in.
         let _ = state.settle();
@@ -166,6 +175,6 @@ impl Flow {
 
 impl State {
     fn settle(&mut self) -> Result<(), Error> {
-        self.share.resize((self.incoming + self.waiting).saturating_sub(self.free))
+        self.share.resize((self.incoming.iter().sum::<usize>() + self.waiting).saturating_sub(self.free))
     }
 }

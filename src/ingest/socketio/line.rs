@@ -5,14 +5,19 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
 };
 
-use super::flow::{Flow, Waiter};
+use super::flow::{Flow, Waiter, Way};
+
+/// How long a client may take nothing of what it is sent.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// One connection, which becomes a phone's own when it carries its WebSocket. Until then it may carry many phones' requests,
 /// through a proxy say, and none of them may hold up the others.
@@ -31,9 +36,9 @@ impl Line {
 pub struct Tap<S> {
     stream: S,
     line: Line,
-    /// Whether the client does not take what it is sent. Until it does, nothing more is read from it: what it sends may call for
+    /// Runs while the client does not take what it is sent. So long nothing more is read from it: what it sends may call for
     /// answers, as pings do, and nothing else bounds those.
-    is_stuck: bool,
+    stuck: Option<Pin<Box<Sleep>>>,
     /// Its place among all connections, for as long as there is one.
     _place: OwnedSemaphorePermit,
 }
@@ -41,14 +46,16 @@ pub struct Tap<S> {
 impl<S> Tap<S> {
     /// Those of a line.
     pub fn new(stream: S, line: Line, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, line, is_stuck: false, _place: place }
+        Self { stream, line, stuck: None, _place: place }
     }
 
-    /// Notes whether the client takes what it is sent.
-    fn sent<T>(&mut self, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let was_stuck = std::mem::replace(&mut self.is_stuck, sent.is_pending());
-        if was_stuck
-            && !self.is_stuck
+    /// Notes whether the client takes what it is sent, and gives it up when it does not for long.
+    fn sent<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if sent.is_pending() {
+            let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(TAKEN_WITHIN)));
+            return stuck.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        if self.stuck.take().is_some()
             && let Some(flow) = self.line.0.get()
         {
             flow.wake_reader();
@@ -73,14 +80,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_room(Waiter::Reader, context))?;
-        if self.is_stuck && self.line.0.get().is_some() {
+        if self.stuck.is_some() && self.line.0.get().is_some() {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if let Some(flow) = self.line.0.get() {
             let bytes = buffer.filled().len() - before;
-            flow.heard(bytes).map_err(|error| {
+            flow.heard(Way::Socket, bytes).map_err(|error| {
                 tracing::warn!(code = error.code(), %error, "a phone is cut off");
                 io::Error::other(error)
             })?;
@@ -93,17 +100,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
         let sent = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.sent(sent)
+        self.sent(sent, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
         let sent = Pin::new(&mut self.stream).poll_flush(context);
-        self.sent(sent)
+        self.sent(sent, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let sent = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.sent(sent, context)
     }
 
     fn poll_write_vectored(
@@ -113,7 +121,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_room(Waiter::Writer, context))?;
         let sent = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
-        self.sent(sent)
+        self.sent(sent, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::flow::{Flow, Waiter, max_message_bytes};
+use super::flow::{Flow, Waiter, Way, max_message_bytes};
 use crate::{
     error::Error,
     ingest::{BODY_IDLE, BODY_WHOLE},
@@ -76,7 +76,7 @@ impl Payload {
     /// Notes what has come.
     fn came(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &self.phone {
-            Some((flow, _)) => flow.heard(bytes.len())?,
+            Some((flow, _)) => flow.heard(Way::Body, bytes.len())?,
             None => {
                 self.unknown_bytes += bytes.len();
                 if self.unknown_bytes > HELLO_BYTES {

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Shared, Socket,
+    Shared, Socket, Stranger,
     events::{self, Ack, Argument, Said},
     flow::Flow,
     seats::Claim,
@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a client may be connected without having authenticated.
 const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(30);
 /// How long a connection may be without a byte. Both revisions send something every [`super::PING_INTERVAL`].
-const SILENCE: Duration = Duration::from_secs(45);
+const SILENCE: Duration = Duration::from_secs(30);
 /// How long a client may be connected without pushing a picture. It connects anew when it has one.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often these are looked at.
@@ -66,6 +66,8 @@ pub(super) struct Phone {
     said: UnboundedReceiver<Said>,
     address: IpAddr,
     standing: Standing,
+    /// For as long as it is one.
+    stranger: Option<Stranger>,
     /// Done when the right to push has ended.
     right: BoxFuture<'static, ()>,
     pace: DefaultDirectRateLimiter,
@@ -111,7 +113,8 @@ impl Phone {
     ) -> Self {
         let (standing, active) = (Standing::Stranger, Instant::now());
         let (right, pace) = (Box::pin(pending()), RateLimiter::direct(Quota::per_second(PICTURES_A_SECOND)));
-        Self { shared, socket, flow, said, address, standing, right, pace, active, refusal_logged: false }
+        let stranger = Some(Stranger::new(&shared, address));
+        Self { shared, socket, flow, said, address, standing, stranger, right, pace, active, refusal_logged: false }
     }
 
     /// Does what the client says, in the order in which it says it, until one of the two ends it.
@@ -220,7 +223,7 @@ impl Phone {
     fn overdue(&self) -> Option<&'static str> {
         let is_stranger = matches!(self.standing, Standing::Stranger);
         if self.flow.silence() >= SILENCE {
-            Some("nothing has come from it for 45 s")
+            Some("nothing has come from it for 30 s")
         } else if is_stranger && self.active.elapsed() >= AUTHENTICATE_WITHIN {
             Some("it has not authenticated within 30 s")
         } else {
@@ -284,6 +287,7 @@ impl Phone {
         let client = visitor.client();
         self.standing = Standing::Authenticated(Authenticated { visitor, client, claim });
         self.active = Instant::now();
+        self.stranger = None;
         self.flow.authenticated(self.shared.hub.incoming());
         tracing::debug!(address = %self.address, "a phone has authenticated");
         Ok(())
