@@ -292,12 +292,7 @@ impl Phones {
         kill(self.id(), Signal::SIGSTOP).expect("the process runs");
     }
 
-    /// Goes on after `fall_silent`.
-    pub fn wake(&self) {
-        kill(self.id(), Signal::SIGCONT).expect("the process runs");
-    }
-
-    pub fn id(&self) -> Pid {
+    fn id(&self) -> Pid {
         Pid::from_raw(self.child.id().expect("the process runs") as i32)
     }
 
