@@ -292,7 +292,7 @@ impl Shared {
         // In a task of its own: a client that hangs up right after its last byte has sent whole pictures.
         let (shared, max_image_bytes) = (self.clone(), self.hub.max_image_bytes());
         let posted = self.tasks.spawn(async move {
-            let flow = phone.as_ref().map(|phone| phone.flow.clone());
+            let is_known = phone.is_some();
             let owner = match phone {
                 Some(Connected { flow, posting, .. }) => Some((flow, posting.lock_owned().await)),
                 None => None,
@@ -302,11 +302,11 @@ impl Shared {
             let verdict = body.verdict();
             let answer = shared.ask(Request::from_parts(parts, body.boxed_unsync())).await;
             let Some(refused) = verdict.take() else { return answer };
-            let answer = shared.refuse(&refused);
-            if let Some(flow) = flow {
-                flow.cut_off(refused);
+            if is_known {
+                shared.hub.metrics().refused(refused.code());
+                tracing::warn!(address = %peer.ip(), code = refused.code(), error = %refused, "a phone is cut off");
             }
-            answer
+            shared.refuse(&refused)
         });
         posted.await.unwrap_or_else(|ended| self.refuse(&Error::unavailable(ended)))
     }

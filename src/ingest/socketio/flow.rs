@@ -26,10 +26,15 @@ const MESSAGE_BYTES: usize = MAX_TEXT_BYTES;
 /// those who send more keep nobody from it.
 const STRANGER_BYTES: usize = 2 * MAX_TEXT_BYTES;
 
-/// The most that a message takes on the way in, in bytes: a picture in base64, as revision 3 sends it in texts, and what stands
-/// around it. A picture that is larger than it may be and yet fits is refused in words; a connection that brings more is cut.
+/// Messages of this size, in bytes, are let in whatever the limit for pictures is: so one that is too large is refused in words,
+/// and its phone stays connected. Only what is larger still ends its connection.
+const REFUSED_IN_WORDS_BYTES: usize = 32 << 20;
+
+/// The most that a message takes on the way in, in bytes: a picture in base64, as some clients send it, and what stands around
+/// it.
 pub(super) const fn max_message_bytes(max_image_bytes: usize) -> usize {
-    max_image_bytes / 3 * 4 + (64 << 10)
+    let largest = max_image_bytes / 3 * 4 + MAX_TEXT_BYTES;
+    if largest > REFUSED_IN_WORDS_BYTES { largest } else { REFUSED_IN_WORDS_BYTES }
 }
 
 /// What has come of one phone and is not done with, over whichever connections it came.
