@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn packets_come_out_one_by_one_however_their_bytes_come_in() {
         let binary = [&[0, 6, 255][..], b"42[\"a\"", &[1, 1, 0, 255], &[4, 1, 2, 3, 4, 5, 6, 7, 8, 255]].concat();
-        let cases: [(Form, &[u8], &[&[u8]]); 5] = [
+        type Case<'a> = (Form, &'a [u8], &'a [&'a [u8]]);
+        let cases: [Case; 5] = [
             (Form::Text3, "1:26:42[\"a\"2:b4".as_bytes(), &[b"2", b"42[\"a\"", b"b4"]),
             (Form::Text3, "5:4äöß€2:4😀".as_bytes(), &["4äöß€".as_bytes(), "4😀".as_bytes()]),
             (Form::Text3, "3:4😀1:2".as_bytes(), &["4😀".as_bytes(), b"2"]),
