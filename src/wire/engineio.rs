@@ -23,6 +23,9 @@ const MAX_DIGITS: usize = 8;
 /// What is set aside for a packet that is announced, at most, in bytes.
 const RESERVED_BYTES: usize = 64 << 10;
 
+/// How many bytes of a text are looked at at once.
+const ASCII_BYTES: usize = 4 << 10;
+
 /// How a body's packets are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -167,6 +170,13 @@ impl Packets {
 
 /// The byte after so many UTF-16 units, if they have all come. What has been looked at is not looked at again.
 fn end_of_units(bytes: &[u8], looked_at: &mut usize, missing: &mut usize) -> Option<usize> {
+    // Base64, as a rule: a unit is a byte.
+    while let ahead @ 1.. = (*missing).min(bytes.len() - *looked_at).min(ASCII_BYTES)
+        && bytes[*looked_at..*looked_at + ahead].is_ascii()
+    {
+        *looked_at += ahead;
+        *missing -= ahead;
+    }
     while let Some(byte) = bytes.get(*looked_at) {
         let is_continued = byte & 0b1100_0000 == 0b1000_0000;
         if *missing == 0 && !is_continued {
