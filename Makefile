@@ -4,6 +4,10 @@
 # How many times larger `make proof` tests what takes time or load.
 PROOF_FACTOR ?= 20
 
+# The programs that the tests start, the tester among them, with the dependencies as the tests have them: else those would be
+# built twice.
+BUILD = cargo build --workspace --bins --tests --locked
+
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -18,11 +22,11 @@ setup: ## installs the programs that the tests need, or names them
 	@tests/programs/setup-node
 
 test: setup ## every test
-	cargo build --workspace --locked
+	$(BUILD)
 	cargo test --workspace --locked
 
 proof: setup ## the same tests, larger: before a release, and before an issue is called resolved
-	cargo build --workspace --locked
+	$(BUILD)
 	PROOF=$(PROOF_FACTOR) cargo test --workspace --locked
 
 lint: ## format, lints, licences and sources of dependencies, documentation
