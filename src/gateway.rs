@@ -138,15 +138,15 @@ impl Serving {
     async fn converse(self, tcp: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         // It fails only where the client has already gone.
         let _ = tcp.set_nodelay(true);
-        let ended = match &self.handshakes {
+        let speaks_tls = match speaks_tls(&tcp).await {
+            Ok(speaks_tls) => speaks_tls,
+            Err(error) => return tracing::debug!(%peer, %error, "a connection without a byte"),
+        };
+        let ended = match self.handshakes.as_ref().filter(|_| speaks_tls) {
             None => self.answer(tcp, peer, place).await,
-            Some(handshakes) => match speaks_tls(&tcp).await {
-                Ok(true) => match handshakes.accept(tcp).await {
-                    Ok(stream) => self.answer(stream, peer, place).await,
-                    Err(error) => return tracing::debug!(%peer, %error, "no TLS handshake"),
-                },
-                Ok(false) => self.answer(tcp, peer, place).await,
-                Err(error) => return tracing::debug!(%peer, %error, "a connection without a byte"),
+            Some(handshakes) => match handshakes.accept(tcp).await {
+                Ok(stream) => self.answer(stream, peer, place).await,
+                Err(error) => return tracing::debug!(%peer, %error, "no TLS handshake"),
             },
         };
         if let Err(error) = ended {

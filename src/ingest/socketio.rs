@@ -3,7 +3,7 @@
 //! engineioxide speaks Engine.IO 3 and 4, over both transports and from one to the other; socketioxide's parser reads and
 //! writes the packets of Socket.IO 4 and 5 in it. (socketioxide as a whole gives each event a task of its own, in which
 //! pictures lose their order, and no way to end a connection.) Around them stands what they leave open: how much of one client
-//! is let in ([`flow`], [`line`], [`payload`]), how long it is kept ([`phone`]), and who pushes to a session ([`seats`]).
+//! is let in (`flow`, `line`, `payload`), how long it is kept (`phone`), and who pushes to a session (`seats`).
 //!
 //! What a client says is handed over in the order in which it comes, and each client has one task that does it one after the
 //! other; so pictures keep their order, and a client that sends more than is done waits for itself.
@@ -131,6 +131,7 @@ struct Ear {
 #[derive(Clone)]
 struct Connected {
     flow: Arc<Flow>,
+    address: IpAddr,
     /// Held by the request whose body is being read: they come one after the other.
     posting: Arc<tokio::sync::Mutex<()>>,
     /// Whether it has begun to go from polling to a WebSocket.
@@ -234,53 +235,65 @@ impl Shared {
 
     async fn hand_on(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         peer: SocketAddr,
         line: &Line,
     ) -> Response<AnswerBody> {
         let query = request.uri().query().unwrap_or_default();
         let is_websocket = parameter(query, "transport") == Some("websocket");
-        let is_revision_3 = parameter(query, "EIO") == Some("3");
-        let sid = parameter(query, "sid").map(str::parse::<Sid>);
-        let phone = sid.as_ref().and_then(|sid| self.phones().get(sid.as_ref().ok()?).cloned());
-        if let Some(Connected { flow, .. }) = &phone {
-            if let Err(refused) = flow.heard(Way::Body, 0) {
-                return self.refuse(&refused);
+        let Some(sid) = parameter(query, "sid") else { return self.open(request, peer, line).await };
+        let phone = sid.parse().ok().and_then(|sid: Sid| self.phones().get(&sid).cloned());
+        if let Some(phone) = &phone {
+            phone.flow.is_heard();
+        }
+        match (request.method(), phone) {
+            (&Method::POST, phone) => self.post(request, phone).await,
+            (_, Some(phone)) if is_websocket => self.upgrade(request, &phone, line).await,
+            (_, Some(phone)) => self.poll(request, &phone).await,
+            (_, None) => self.ask(request.map(|_| nothing())).await,
+        }
+    }
+
+    /// A client's first request.
+    async fn open(&self, request: Request<Incoming>, peer: SocketAddr, line: &Line) -> Response<AnswerBody> {
+        let address = edge::client_address(peer.ip(), request.headers(), &self.proxy);
+        let (all, strangers) = (self.phones().len(), self.strangers_of(Network::of(address)));
+        for (count, limit) in [(all, MAX_PHONES), (strangers, MAX_STRANGERS_A_NETWORK)] {
+            if count >= limit {
+                return self.refuse(&Error::TooManyPhones { limit });
             }
         }
-        if sid.is_none() {
-            if self.phones().len() >= MAX_PHONES {
-                return self.refuse(&Error::TooManyPhones { limit: MAX_PHONES });
-            }
-            let address = edge::client_address(peer.ip(), request.headers(), &self.proxy);
-            if self.strangers_of(Network::of(address)) >= MAX_STRANGERS_A_NETWORK {
-                return self.refuse(&Error::TooManyPhones { limit: MAX_STRANGERS_A_NETWORK });
-            }
-            request = slim(request);
-            request.extensions_mut().insert(Arrival { address, line: line.clone() });
+        let mut request = slim(request).map(|_| nothing());
+        request.extensions_mut().insert(Arrival { address, line: line.clone() });
+        self.ask(request).await
+    }
+
+    /// A client that goes from polling to a WebSocket.
+    async fn upgrade(&self, request: Request<Incoming>, phone: &Connected, line: &Line) -> Response<AnswerBody> {
+        // It goes once; where that fails, the client begins anew.
+        if phone.upgrading.swap(true, Ordering::Relaxed) {
+            return self.refuse(&Error::UnknownClient);
         }
-        if request.method() != Method::POST {
-            let answer = self.ask(request.map(|_| nothing()));
-            let Some(Connected { flow, upgrading, .. }) = phone else { return answer.await };
-            if is_websocket {
-                // It goes once; where that fails, the client begins anew.
-                if upgrading.swap(true, Ordering::Relaxed) {
-                    return self.refuse(&Error::UnknownClient);
-                }
-                let answer = answer.await;
-                // Only now is it known to carry nothing else.
-                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    line.belongs_to(&flow);
-                }
-                return answer;
-            }
-            // A client whose connection is cut connects anew when it is told that it is not known.
-            return tokio::select! {
-                biased;
-                () = flow.ended() => self.refuse(&Error::UnknownClient),
-                answer = answer => answer,
-            };
+        let answer = self.ask(request.map(|_| nothing())).await;
+        // Only now is the connection known to carry nothing else.
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            line.belongs_to(&phone.flow);
         }
+        answer
+    }
+
+    /// A client waits for what it is told. Where it is to be cut off, it is told that it is not known: then it connects anew.
+    async fn poll(&self, request: Request<Incoming>, phone: &Connected) -> Response<AnswerBody> {
+        tokio::select! {
+            biased;
+            () = phone.flow.ended() => self.refuse(&Error::UnknownClient),
+            answer = self.ask(request.map(|_| nothing())) => answer,
+        }
+    }
+
+    /// What a client says while it polls.
+    async fn post(self: &Arc<Self>, mut request: Request<Incoming>, phone: Option<Connected>) -> Response<AnswerBody> {
+        let is_revision_3 = parameter(request.uri().query().unwrap_or_default(), "EIO") == Some("3");
         let is_binary = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == BINARY);
         let form = match (is_revision_3, is_binary) {
             (false, _) => Form::Text4,
@@ -291,20 +304,24 @@ impl Shared {
             // It leaves in the other form.
             request.headers_mut().insert(header::CONTENT_TYPE, BINARY);
         }
+        let shared = self.clone();
         // In a task of its own: a client that hangs up right after its last byte has sent whole pictures.
-        let (shared, max_image_bytes) = (self.clone(), self.hub.max_image_bytes());
         let posted = self.tasks.spawn(async move {
-            let owner = match phone {
-                Some(Connected { flow, posting, .. }) => Some((flow, posting.lock_owned().await)),
-                None => None,
+            let (address, owner) = match phone {
+                Some(Connected { flow, address, posting, .. }) => {
+                    (Some(address), Some((flow, posting.lock_owned().await)))
+                }
+                None => (None, None),
             };
             let (parts, body) = request.into_parts();
-            let body = Payload::new(body, form, max_image_bytes, owner);
+            let body = Payload::new(body, form, shared.hub.max_image_bytes(), owner);
             let verdict = body.verdict();
             let answer = shared.ask(Request::from_parts(parts, body.boxed_unsync())).await;
             let Some(refused) = verdict.take() else { return answer };
-            tracing::warn!(address = %peer.ip(), code = refused.code(), error = %refused, "a phone is cut off");
-            shared.hub.metrics().refused(refused.code());
+            if let Some(address) = address {
+                shared.hub.metrics().refused(refused.code());
+                tracing::warn!(%address, code = refused.code(), error = %refused, "a phone is cut off");
+            }
             shared.refuse(&refused)
         });
         posted.await.unwrap_or_else(|ended| self.refuse(&Error::unavailable(ended)))
@@ -358,7 +375,8 @@ impl EngineIoHandler for Handler {
         }
         let (says, said) = mpsc::unbounded_channel();
         let _ = socket.data.set(Ear { reader: Reader::new(max_image_bytes), flow: flow.clone(), says });
-        let joined = Joined::new(&shared, socket.id, &flow);
+        let connected = Connected { flow: flow.clone(), address, posting: Arc::default(), upgrading: Arc::default() };
+        let joined = Joined::new(&shared, socket.id, connected);
         let phone = Phone::new(shared.clone(), socket, flow, said, address);
         shared.tasks.spawn(async move {
             phone.run().await;
@@ -396,7 +414,6 @@ impl Ear {
         };
         match said {
             Ok(None) => {}
-            Ok(Some(Said::Nothing)) => self.flow.passed(way),
             Ok(Some(said)) => {
                 self.flow.waits(way, said.bytes());
                 let _ = self.says.send(said);
@@ -442,10 +459,8 @@ impl Drop for Stranger {
 }
 
 impl Joined {
-    fn new(shared: &Arc<Shared>, sid: Sid, flow: &Arc<Flow>) -> Self {
-        shared
-            .phones()
-            .insert(sid, Connected { flow: flow.clone(), posting: Arc::default(), upgrading: Arc::default() });
+    fn new(shared: &Arc<Shared>, sid: Sid, connected: Connected) -> Self {
+        shared.phones().insert(sid, connected);
         shared.hub.metrics().phones().inc();
         Self { shared: shared.clone(), sid }
     }

@@ -20,6 +20,12 @@ const BINARY_3: u8 = 1;
 /// Digits of a packet's length at most: lengths beyond are over any limit.
 const MAX_DIGITS: usize = 8;
 
+/// What is set aside for a packet that is announced, at most, in bytes.
+const RESERVED_BYTES: usize = 64 << 10;
+
+/// How many bytes of a text are looked at at once.
+const ASCII_BYTES: usize = 4 << 10;
+
 /// How a body's packets are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -156,14 +162,21 @@ impl Packets {
             return Err(Fault::TooLarge);
         }
         let _ = self.buffer.split_to(end + 1);
-        // No more than that comes of it, unless it is text in other letters.
-        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
+        // What is announced need not come.
+        self.buffer.reserve(length.min(RESERVED_BYTES).saturating_sub(self.buffer.len()));
         Ok(Some(Begun { kind, missing: length }))
     }
 }
 
 /// The byte after so many UTF-16 units, if they have all come. What has been looked at is not looked at again.
 fn end_of_units(bytes: &[u8], looked_at: &mut usize, missing: &mut usize) -> Option<usize> {
+    // Base64, as a rule: a unit is a byte.
+    while let ahead @ 1.. = (*missing).min(bytes.len() - *looked_at).min(ASCII_BYTES)
+        && bytes[*looked_at..*looked_at + ahead].is_ascii()
+    {
+        *looked_at += ahead;
+        *missing -= ahead;
+    }
     while let Some(byte) = bytes.get(*looked_at) {
         let is_continued = byte & 0b1100_0000 == 0b1000_0000;
         if *missing == 0 && !is_continued {
@@ -226,7 +239,8 @@ mod tests {
     #[test]
     fn packets_come_out_one_by_one_however_their_bytes_come_in() {
         let binary = [&[0, 6, 255][..], b"42[\"a\"", &[1, 1, 0, 255], &[4, 1, 2, 3, 4, 5, 6, 7, 8, 255]].concat();
-        let cases: [(Form, &[u8], &[&[u8]]); 5] = [
+        type Case<'a> = (Form, &'a [u8], &'a [&'a [u8]]);
+        let cases: [Case; 5] = [
             (Form::Text3, "1:26:42[\"a\"2:b4".as_bytes(), &[b"2", b"42[\"a\"", b"b4"]),
             (Form::Text3, "5:4äöß€2:4😀".as_bytes(), &["4äöß€".as_bytes(), "4😀".as_bytes()]),
             (Form::Text3, "3:4😀1:2".as_bytes(), &["4😀".as_bytes(), b"2"]),

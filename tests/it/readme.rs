@@ -8,11 +8,13 @@ use std::{
 };
 
 use crate::harness::{
-    Backend, SOON, Server, browser::Browser, picture::PHOTO_JPEG, process::program, python::script, until,
+    Backend, SOON, Server, browser::Browser, phones::Gateway, picture::PHOTO_JPEG, process::program, python::script,
+    until,
 };
 
 const README: &str = include_str!("../../README.md");
 const CLIENTS: &str = include_str!("../../docs/CLIENTS.md");
+const ANDROID: &str = include_str!("../../docs/ANDROID.md");
 /// Where the README's server is.
 const ITS_SERVER: &str = "localhost:3000";
 
@@ -117,6 +119,18 @@ async fn the_python_recipe_prints_number_and_size() {
     let [recipe] = recipes("python").try_into().expect("one recipe");
     let printed = run(&["python3", "-c"], recipe, &server).await;
     assert!(printed.trim().ends_with(&format!(" {} bytes", PHOTO_JPEG.len())), "{printed}");
+}
+
+#[tokio::test]
+async fn the_recipe_for_socket_io_in_python_pushes_a_picture() {
+    let gateway = Gateway::start(&[]).await;
+    let [recipe] = blocks(ANDROID, "python").try_into().expect("one recipe");
+    let recipe = recipe.replace("localhost:8080", &gateway.address().to_string());
+    let python = script("phone.py").get_program().to_str().unwrap().to_owned();
+    let printed = run(&[&python, "-c"], &recipe, &gateway.server).await;
+    let [seq, viewers] = printed.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{printed}") };
+    assert!(seq.parse::<u64>().is_ok() && viewers == "0", "{printed}");
+    assert_eq!(gateway.server.take("ann").await.as_deref(), Some(PHOTO_JPEG));
 }
 
 #[tokio::test]

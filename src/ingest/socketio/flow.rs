@@ -26,10 +26,15 @@ const MESSAGE_BYTES: usize = MAX_TEXT_BYTES;
 /// those who send more keep nobody from it.
 const STRANGER_BYTES: usize = 2 * MAX_TEXT_BYTES;
 
-/// The most that a message takes on the way in, in bytes: a picture in base64, as revision 3 sends it in texts, and what stands
-/// around it. A picture that is larger than it may be and yet fits is refused in words; a connection that brings more is cut.
+/// Messages of this size, in bytes, are let in whatever the limit for pictures is: so one that is too large is refused in words,
+/// and its phone stays connected. Only what is larger still ends its connection.
+const REFUSED_IN_WORDS_BYTES: usize = 32 << 20;
+
+/// The most that a message takes on the way in, in bytes: a picture in base64, as some clients send it, and what stands around
+/// it.
 pub(super) const fn max_message_bytes(max_image_bytes: usize) -> usize {
-    max_image_bytes / 3 * 4 + (64 << 10)
+    let largest = max_image_bytes / 3 * 4 + MAX_TEXT_BYTES;
+    if largest > REFUSED_IN_WORDS_BYTES { largest } else { REFUSED_IN_WORDS_BYTES }
 }
 
 /// What has come of one phone and is not done with, over whichever connections it came.
@@ -70,13 +75,18 @@ struct State {
     /// What of it does not count.
     free: usize,
     heard: Instant,
+    /// Whether nothing more is to come in, although answers still go out.
+    is_closing: bool,
+    /// Why it was cut off, if it was.
+    fault: Option<Error>,
 }
 
 impl Flow {
     /// That of a stranger: what it holds counts as a share of the strangers'.
     pub(super) fn new(strangers: &Budget, max_image_bytes: usize) -> Self {
         let (share, free) = (strangers.share(), STRANGER_BYTES);
-        let state = State { incoming: [0; 2], waiting: 0, share, free, heard: Instant::now() };
+        let heard = Instant::now();
+        let state = State { incoming: [0; 2], waiting: 0, share, free, heard, is_closing: false, fault: None };
         Self { state: state.into(), max_image_bytes, wakers: Default::default(), ended: CancellationToken::new() }
     }
 
@@ -95,12 +105,20 @@ impl Flow {
     pub(super) fn poll_room(&self, waiter: Waiter, context: &mut Context<'_>) -> Poll<bool> {
         // First, so that no change is missed.
         self.wakers[waiter as usize].register(context.waker());
+        if self.ended.is_cancelled() {
+            return Poll::Ready(false);
+        }
+        let state = self.state();
         match waiter {
-            _ if self.ended.is_cancelled() => Poll::Ready(false),
             Waiter::Writer => Poll::Ready(true),
-            _ if self.state().waiting < WAITING_BYTES => Poll::Ready(true),
+            _ if !state.is_closing && state.waiting < WAITING_BYTES => Poll::Ready(true),
             _ => Poll::Pending,
         }
+    }
+
+    /// Notes that the phone is there.
+    pub(super) fn is_heard(&self) {
+        self.state().heard = Instant::now();
     }
 
     /// Notes what has come from the phone.
@@ -108,7 +126,7 @@ impl Flow {
     /// # Errors
     /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`], or for a stranger
     /// [`Error::AuthenticateFirst`].
-    pub(super) fn heard(&self, way: Way, bytes: usize) -> Result<(), Error> {
+    pub(super) fn comes(&self, way: Way, bytes: usize) -> Result<(), Error> {
         let mut state = self.state();
         state.heard = Instant::now();
         state.incoming[way as usize] += bytes;
@@ -117,13 +135,6 @@ impl Flow {
         }
         let is_stranger = state.free > 0;
         state.settle().map_err(|busy| if is_stranger { Error::AuthenticateFirst } else { busy })
-    }
-
-    /// A message has come whole, and is done with.
-    pub(super) fn passed(&self, way: Way) {
-        let mut state = self.state();
-        state.incoming[way as usize] = 0;
-        let _ = state.settle();
     }
 
     /// A message has come whole, with a picture of so many bytes or none, and waits from now on.
@@ -150,6 +161,22 @@ impl Flow {
     /// How long nothing has come from the phone.
     pub(super) fn silence(&self) -> Duration {
         self.state().heard.elapsed()
+    }
+
+    /// Nothing more comes in, although answers still go out.
+    pub(super) fn close(&self) {
+        self.state().is_closing = true;
+    }
+
+    /// The same, at once and for good: the phone is cut off for this.
+    pub(super) fn cut_off(&self, fault: Error) {
+        self.state().fault = Some(fault);
+        self.end();
+    }
+
+    /// Why it was cut off.
+    pub(super) fn fault(&self) -> Option<Error> {
+        self.state().fault.take()
     }
 
     /// Nothing comes in any more, and nothing goes out.

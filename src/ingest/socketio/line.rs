@@ -87,10 +87,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if let Some(flow) = self.line.0.get() {
             let bytes = buffer.filled().len() - before;
-            flow.heard(Way::Socket, bytes).map_err(|error| {
-                tracing::warn!(code = error.code(), %error, "a phone is cut off");
-                io::Error::other(error)
-            })?;
+            if let Err(fault) = flow.comes(Way::Socket, bytes) {
+                flow.cut_off(fault);
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -36,6 +36,8 @@ pub(super) struct Payload {
     /// Pieces of a packet that are to be handed on.
     pieces: VecDeque<Bytes>,
     idle: Pin<Box<Sleep>>,
+    /// Whether there was no room for more.
+    held_up: bool,
     ends: Instant,
     over: bool,
     max_image_bytes: usize,
@@ -66,7 +68,19 @@ impl Payload {
         let (packets, ends) = (Packets::new(form, max_message_bytes(max_image_bytes)), Instant::now() + BODY_WHOLE);
         let idle = Box::pin(sleep_until(Instant::now() + BODY_IDLE));
         let (pieces, verdict) = (VecDeque::with_capacity(2), Verdict::default());
-        Self { body, packets, phone, unknown_bytes: 0, pieces, idle, ends, over: false, max_image_bytes, verdict }
+        Self {
+            body,
+            packets,
+            phone,
+            unknown_bytes: 0,
+            pieces,
+            idle,
+            held_up: false,
+            ends,
+            over: false,
+            max_image_bytes,
+            verdict,
+        }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -76,7 +90,7 @@ impl Payload {
     /// Notes what has come.
     fn came(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match &self.phone {
-            Some((flow, _)) => flow.heard(Way::Body, bytes.len())?,
+            Some((flow, _)) => flow.comes(Way::Body, bytes.len())?,
             None => {
                 self.unknown_bytes += bytes.len();
                 if self.unknown_bytes > HELLO_BYTES {
@@ -90,10 +104,19 @@ impl Payload {
 
     /// The next packet, as soon as it has come; nothing at the end.
     fn poll_packet(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<[Bytes; 2]>, Error>> {
-        if let Some((flow, _)) = &self.phone
-            && !ready!(flow.poll_room(Waiter::Body, context))
-        {
-            return Poll::Ready(Ok(None));
+        if let Some((flow, _)) = &self.phone {
+            match flow.poll_room(Waiter::Body, context) {
+                Poll::Pending => {
+                    self.held_up = true;
+                    return Poll::Pending;
+                }
+                Poll::Ready(false) => return Poll::Ready(Err(Error::UnknownClient)),
+                // It was not the client who let us wait.
+                Poll::Ready(true) if std::mem::take(&mut self.held_up) => {
+                    self.idle.as_mut().reset(self.ends.min(Instant::now() + BODY_IDLE));
+                }
+                Poll::Ready(true) => {}
+            }
         }
         let limit = self.max_image_bytes;
         let refused = |fault| match fault {

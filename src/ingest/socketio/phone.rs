@@ -18,7 +18,7 @@ use governor::{
 use serde::Serialize;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, error::TrySendError},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 
 use super::{
@@ -47,10 +47,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(600);
 /// How often these are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Pictures a second that one connection may push for long, and as many may come at once. Who sends more is slowed down.
-const PICTURES_A_SECOND: NonZeroU32 = NonZeroU32::new(240).unwrap();
+/// Messages a second that are heard of one connection for long, and as many may come at once: several times what cameras do. Who
+/// sends more is slowed down.
+const MESSAGES_A_SECOND: NonZeroU32 = NonZeroU32::new(240).unwrap();
 /// How long an answer may wait for its client to read others.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is looked whether it has.
 const ANSWER_RETRY: Duration = Duration::from_millis(10);
 /// The longest name of an event that a client may want its answer by, in bytes.
@@ -97,8 +98,8 @@ struct Authenticated {
 enum Ending {
     /// The client has ended it.
     Gone,
-    /// It is told so by a Socket.IO disconnect: these clients do not come back by themselves.
-    Disconnect,
+    /// It is told so by a Socket.IO disconnect, for this: these clients do not come back by themselves.
+    Disconnect(Error),
     /// Its connection is cut: these clients connect anew.
     Cut,
 }
@@ -112,7 +113,7 @@ impl Phone {
         address: IpAddr,
     ) -> Self {
         let (standing, active) = (Standing::Stranger, Instant::now());
-        let (right, pace) = (Box::pin(pending()), RateLimiter::direct(Quota::per_second(PICTURES_A_SECOND)));
+        let (right, pace) = (Box::pin(pending()), RateLimiter::direct(Quota::per_second(MESSAGES_A_SECOND)));
         let stranger = Some(Stranger::new(&shared, address));
         Self { shared, socket, flow, said, address, standing, stranger, right, pace, active, refusal_logged: false }
     }
@@ -133,17 +134,16 @@ impl Phone {
                     break Ending::Cut;
                 }
                 error = self.standing.lost(&mut self.right) => {
-                    tracing::info!(address = %self.address, code = error.code(), "a phone is disconnected");
-                    break Ending::Disconnect;
+                    break Ending::Disconnect(error);
                 }
                 _ = looks.tick() => {
                     if refused_at.is_some_and(|at: Instant| at.elapsed() >= REFUSAL_PAUSE) {
-                        break Ending::Disconnect;
+                        break Ending::Disconnect(Error::AuthenticateFirst);
                     }
                     if let Standing::Authenticated(Authenticated { claim, .. }) = &self.standing
                         && let Err(Error::TakenOver) = claim.check().await
                     {
-                        break Ending::Disconnect;
+                        break Ending::Disconnect(Error::TakenOver);
                     }
                     if let Some(why) = self.overdue() {
                         tracing::info!(address = %self.address, "a phone's connection is ended: {why}");
@@ -163,9 +163,12 @@ impl Phone {
         };
         // Whoever comes next need not wait for what this one is told.
         self.standing = Standing::Refused;
+        if let Some(fault) = self.flow.fault() {
+            self.count_refusal(&fault);
+        }
         match ending {
             Ending::Gone | Ending::Cut => self.flow.end(),
-            Ending::Disconnect => self.say_goodbye().await,
+            Ending::Disconnect(error) => self.say_goodbye(&error).await,
         }
         self.socket.close(DisconnectReason::ClosingServer);
         // What the client has not read by then, it does not read.
@@ -175,10 +178,18 @@ impl Phone {
 
     /// Tells the client to leave, and gives it the time. (Python's client only stays away when the end of the connection is told
     /// it as well, which closing does; others end it themselves.)
-    async fn say_goodbye(&mut self) {
+    async fn say_goodbye(&mut self, error: &Error) {
+        tracing::info!(address = %self.address, code = error.code(), "a phone is disconnected");
         self.say(events::disconnect()).await;
-        let left = async { while !matches!(self.said.recv().await, None | Some(Said::Leave)) {} };
-        let _ = timeout(FAREWELL, left).await;
+        let end = Instant::now() + FAREWELL;
+        while let Ok(Some(said)) = timeout_at(end.into(), self.said.recv()).await {
+            match said {
+                Said::Leave => return,
+                Said::Picture { .. } => self.count_refusal(error),
+                _ => {}
+            }
+            self.flow.done(said.bytes());
+        }
     }
 
     /// Sends something, as soon as its client has room for it: one that does not read goes without.
@@ -212,10 +223,9 @@ impl Phone {
 
     /// Pushes what has come already: the process ends, and takes nothing with it that was received.
     async fn finish(&mut self) {
-        for _ in 0..self.said.len() {
-            if let Ok(said) = self.said.try_recv() {
-                self.hear(said).await;
-            }
+        self.flow.close();
+        while let Ok(said) = self.said.try_recv() {
+            self.hear(said).await;
         }
     }
 
@@ -232,6 +242,9 @@ impl Phone {
     }
 
     async fn hear(&mut self, said: Said) {
+        while let Err(early) = self.pace.check() {
+            sleep(early.wait_time_from(DefaultClock::default().now())).await;
+        }
         let bytes = said.bytes();
         match said {
             Said::Authenticate { arguments, ack } => self.answer_authentication(&arguments, ack).await,
@@ -298,9 +311,6 @@ impl Phone {
         let limit = self.shared.hub.max_image_bytes();
         if picture.len() > limit {
             return Err(Error::TooLarge { limit });
-        }
-        while let Err(early) = self.pace.check() {
-            sleep(early.wait_time_from(DefaultClock::default().now())).await;
         }
         let Authenticated { visitor, client, claim } = authenticated;
         visitor.may(Right::Publish, claim.session())?;
