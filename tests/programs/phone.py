@@ -44,6 +44,8 @@ CALLBACK = options.get("callback", "onAuthentication")
 MAX_AHEAD = 8
 # How long saying goodbye may take, in seconds.
 GOODBYE = 2
+# How long a thread may take from one step to the next, in seconds.
+PAUSE = 0.02
 # How long a request may take, in seconds: one with large pictures takes a while on a busy machine.
 REQUEST_TIMEOUT = 30
 
@@ -190,12 +192,23 @@ class Phone:
         self.say("ack", frame=number, value=values[0] if values else None)
 
     def hang_up(self):
+        """Ends the connection so that the server hears of it: the client drops its goodbye where a request is on its way."""
+        self.over.set()
         self.client.reconnection = False
+        self.settle()
         if self.client.connected:
             self.client.disconnect()
+        self.settle()
+
+    def settle(self):
+        """Waits until the client has sent everything and is ready to send more."""
         end = time.monotonic() + GOODBYE
-        while self.waiting() > 0 and self.client.eio.write_loop_task.is_alive() and time.monotonic() < end:
+        writer = self.client.eio.write_loop_task
+        # The pauses are for threads between two steps: the one that adds pictures, and the one that sends them.
+        time.sleep(PAUSE)
+        while self.waiting() > 0 and writer and writer.is_alive() and time.monotonic() < end:
             time.sleep(0.005)
+        time.sleep(PAUSE)
 
 
 def listen():
