@@ -189,8 +189,7 @@ impl Auth {
         let user = self.check_password(&users, name, password, network).await?;
         // Rights are told by it.
         self.key().await?;
-        let proof = Proof::Password { user: user.name.clone(), hash: user.password.clone() };
-        Ok(Visitor { auth: self.clone(), proofs: vec![proof], network })
+        Ok(Visitor { auth: self.clone(), proofs: vec![Proof::of_password(&user)], network })
     }
 
     /// Which user the credentials stand for, or which link. Nobody, where nothing in them says so.
@@ -205,7 +204,7 @@ impl Auth {
         match credentials.authorization.map(parse_authorization) {
             Some(Some(Authorization::Basic { user, password })) => {
                 let user = self.check_password(&users, &user, &password, network).await?;
-                proofs.push(Proof::Password { user: user.name.clone(), hash: user.password.clone() });
+                proofs.push(Proof::of_password(&user));
             }
             Some(Some(Authorization::Bearer(key))) => {
                 let user = users.with_key(key).ok_or(Error::BadCredentials)?.name.clone();
@@ -297,6 +296,11 @@ impl Auth {
 }
 
 impl Proof {
+    /// That of a user whose password was right.
+    fn of_password(user: &User) -> Self {
+        Self::Password { user: user.name.clone(), hash: user.password.clone() }
+    }
+
     /// The user's name; nothing for a link.
     fn name(&self) -> Option<&str> {
         match self {

@@ -158,7 +158,7 @@ impl WebSocket {
 
     /// Sends an error in the form that every route has.
     pub async fn send_error(&mut self, error: &Error) {
-        let body = ErrorBody::new(error.code(), error.to_string());
+        let body = ErrorBody::of(error);
         self.send_text(&serde_json::to_string(&body).unwrap_or_default()).await;
     }
 

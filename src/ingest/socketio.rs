@@ -337,7 +337,7 @@ impl Shared {
 
     fn refuse(&self, error: &Error) -> Response<AnswerBody> {
         tracing::debug!(code = error.code(), %error, "refused");
-        json(status(error), &ErrorBody::new(error.code(), error.to_string()))
+        json(status(error), &ErrorBody::of(error)).map(BodyExt::boxed_unsync)
     }
 
     /// Lets the page that asked read the answer. Older clients in browsers ask with cookies, which mean nothing here.
@@ -511,9 +511,8 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?.split('=').next()
 }
 
-fn json(status: StatusCode, body: &ErrorBody) -> Response<AnswerBody> {
-    let text = Full::from(serde_json::to_vec(body).unwrap_or_default());
-    let mut answer = Response::new(text.boxed_unsync());
+fn json(status: StatusCode, body: &ErrorBody) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(serde_json::to_vec(body).unwrap_or_default()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -541,10 +540,6 @@ impl<B> Service<Request<B>> for Elsewhere {
 
     fn call(&self, _: Request<B>) -> Self::Future {
         let message = "this port is for Socket.IO clients, at /socket.io/; pages and everything else are on the server's main port";
-        let body = serde_json::to_vec(&ErrorBody::new("not_found", message.to_owned())).unwrap_or_default();
-        let mut answer = Response::new(Full::from(body));
-        *answer.status_mut() = StatusCode::NOT_FOUND;
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        ready(Ok(answer))
+        ready(Ok(json(StatusCode::NOT_FOUND, &ErrorBody::new("not_found", message.to_owned()))))
     }
 }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::error::Error;
+
 /// The form of every error.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
@@ -24,5 +26,11 @@ impl ErrorBody {
     #[must_use]
     pub fn new(code: &str, message: String) -> Self {
         Self { error: ErrorDetail { code: code.to_owned(), message } }
+    }
+
+    /// That of an error.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        Self::new(error.code(), error.to_string())
     }
 }

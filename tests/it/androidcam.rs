@@ -219,20 +219,26 @@ async fn taking_over_reaches_phones_at_another_replica_too() {
     assert_eq!(sizes, [10_001, 10_002, 10_003, 10_004]);
 }
 
+/// A phone of each client by each transport, let in through the link: its session, what it is, and the phone.
+async fn one_of_each(link: &Link, more: &Value) -> Vec<(String, Client, &'static [&'static str], Phones)> {
+    let mut phones = Vec::new();
+    for client in Client::ALL {
+        for transports in TRANSPORTS {
+            let session = format!("{client:?}-{}", transports.join("-"));
+            let mut phone = Phones::start(client, &link.url(""), &phone(transports, session.as_str(), more));
+            phone.next("authenticated").await;
+            phones.push((session, client, transports, phone));
+        }
+    }
+    phones
+}
+
 #[tokio::test]
 async fn phones_that_vanish_without_a_word_are_found_and_their_owner_need_not_wait_for_that() {
     let gateway = Gateway::start(&[]).await;
     let link = Link::to(gateway.address());
     let more = json!({ "frames": 10_000, "fps": 10 });
-    let mut phones = Vec::new();
-    for client in Client::ALL {
-        for transports in TRANSPORTS {
-            let session = format!("{client:?}-{}", transports.join("-"));
-            let mut phone = Phones::start(client, &link.url(""), &phone(transports, session.as_str(), &more));
-            phone.next("authenticated").await;
-            phones.push((session, client, transports, phone));
-        }
-    }
+    let mut phones = one_of_each(&link, &more).await;
     let count = phones.len();
     until(SOON, "all stream", || async { (gateway.server.stats().await.len() == count).then_some(()) }).await;
     link.fall_silent();
@@ -260,15 +266,7 @@ async fn phones_come_back_by_themselves_when_the_server_is_ended_killed_or_out_o
     let port = gateway.address().port().to_string();
     let link = Link::to(gateway.address());
     let more = json!({ "frames": 100_000, "fps": 10 });
-    let mut phones = Vec::new();
-    for client in Client::ALL {
-        for transports in TRANSPORTS {
-            let session = format!("{client:?}-{}", transports.join("-"));
-            let mut phone = Phones::start(client, &link.url(""), &phone(transports, session.as_str(), &more));
-            phone.next("authenticated").await;
-            phones.push((session, phone));
-        }
-    }
+    let mut phones = one_of_each(&link, &more).await;
     for (round, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
         gateway.server.signal(signal);
         let ended = Instant::now();
@@ -276,7 +274,7 @@ async fn phones_come_back_by_themselves_when_the_server_is_ended_killed_or_out_o
         assert!(ended.elapsed() < Duration::from_secs(10));
         let again = [&variables[..], &[("SOCKETIO_PORT", port.as_str()), ("SOCKETIO_HOST", "127.0.0.1")]].concat();
         gateway = Gateway::of(Server::start(&again).await).await;
-        for (session, phone) in &mut phones {
+        for (session, _, _, phone) in &mut phones {
             // One that polls tries again some seconds after each failure.
             phone.have_said(round + 2, "authenticated", Duration::from_secs(60)).await;
             let fresh = async || {

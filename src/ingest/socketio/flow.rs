@@ -149,11 +149,13 @@ impl Flow {
     /// A message is done with.
     pub(super) fn done(&self, bytes: usize) {
         let mut state = self.state();
+        let was_full = state.waiting >= WAITING_BYTES;
         state.waiting = state.waiting.saturating_sub(bytes.max(MESSAGE_BYTES));
         let _ = state.settle();
         let has_room = state.waiting < WAITING_BYTES;
         drop(state);
-        if has_room {
+        // Nobody waits otherwise.
+        if was_full && has_room {
             self.wake();
         }
     }
@@ -174,8 +176,8 @@ impl Flow {
         self.end();
     }
 
-    /// Why it was cut off.
-    pub(super) fn fault(&self) -> Option<Error> {
+    /// Why it was cut off, if it was; told once.
+    pub(super) fn take_fault(&self) -> Option<Error> {
         self.state().fault.take()
     }
 

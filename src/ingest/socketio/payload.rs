@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What a body may have whose phone is not known: one of a newer client that has not yet said hello.
-pub(super) const HELLO_BYTES: usize = 16 * 1024;
+const HELLO_BYTES: usize = 16 * 1024;
 
 /// See the [module](self).
 pub(super) struct Payload {

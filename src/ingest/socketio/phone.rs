@@ -94,16 +94,6 @@ struct Authenticated {
     claim: Claim,
 }
 
-/// How a connection ends.
-enum Ending {
-    /// The client has ended it.
-    Gone,
-    /// It is told so by a Socket.IO disconnect, for this: these clients do not come back by themselves.
-    Disconnect(Error),
-    /// Its connection is cut: these clients connect anew.
-    Cut,
-}
-
 impl Phone {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -126,32 +116,34 @@ impl Phone {
             self.say(events::joined(None)).await;
         }
         let mut refused_at = None;
-        let ending = loop {
+        // Why the client is told to leave, by a Socket.IO disconnect, after which these clients stay away. Nothing where it has gone
+        // by itself, or its connection is cut, after which they connect anew.
+        let told_to_leave = loop {
             tokio::select! {
                 biased;
                 () = self.shared.hub.closing() => {
                     self.finish().await;
-                    break Ending::Cut;
+                    break None;
                 }
                 error = self.standing.lost(&mut self.right) => {
-                    break Ending::Disconnect(error);
+                    break Some(error);
                 }
                 _ = looks.tick() => {
                     if refused_at.is_some_and(|at: Instant| at.elapsed() >= REFUSAL_PAUSE) {
-                        break Ending::Disconnect(Error::AuthenticateFirst);
+                        break Some(Error::AuthenticateFirst);
                     }
                     if let Standing::Authenticated(Authenticated { claim, .. }) = &self.standing
                         && let Err(Error::TakenOver) = claim.check().await
                     {
-                        break Ending::Disconnect(Error::TakenOver);
+                        break Some(Error::TakenOver);
                     }
                     if let Some(why) = self.overdue() {
                         tracing::info!(address = %self.address, "a phone's connection is ended: {why}");
-                        break Ending::Cut;
+                        break None;
                     }
                 }
                 said = self.said.recv() => match said {
-                    None | Some(Said::Leave) => break Ending::Gone,
+                    None | Some(Said::Leave) => break None,
                     Some(said) => {
                         self.hear(said).await;
                         if matches!(self.standing, Standing::Refused) && refused_at.is_none() {
@@ -163,12 +155,12 @@ impl Phone {
         };
         // Whoever comes next need not wait for what this one is told.
         self.standing = Standing::Refused;
-        if let Some(fault) = self.flow.fault() {
+        if let Some(fault) = self.flow.take_fault() {
             self.count_refusal(&fault);
         }
-        match ending {
-            Ending::Gone | Ending::Cut => self.flow.end(),
-            Ending::Disconnect(error) => self.say_goodbye(&error).await,
+        match told_to_leave {
+            None => self.flow.end(),
+            Some(error) => self.say_goodbye(&error).await,
         }
         self.socket.close(DisconnectReason::ClosingServer);
         // What the client has not read by then, it does not read.
@@ -216,7 +208,7 @@ impl Phone {
     async fn acknowledge(&mut self, ack: Ack, result: &Result<impl Serialize, Error>) {
         let text = match result {
             Ok(receipt) => events::acknowledge(ack, receipt),
-            Err(error) => events::acknowledge(ack, &ErrorBody::new(error.code(), error.to_string())),
+            Err(error) => events::acknowledge(ack, &ErrorBody::of(error)),
         };
         self.say(text).await;
     }
