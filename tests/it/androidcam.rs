@@ -29,6 +29,8 @@ use crate::harness::{
 const BYTES: usize = 20_000;
 /// How long a refused phone stays connected, so that it hears why.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(2);
+/// How long one that leaves may take to end its connection.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How soon a dead connection is found, at the latest: no byte for 30 s, looked at every second.
 const FOUND_DEAD: Duration = Duration::from_secs(40);
 /// How long it is watched whether a phone comes back that should stay away: the app tries again every 5 s.
@@ -334,10 +336,7 @@ async fn what_no_picture_can_be_ends_its_connection_and_is_not_held() {
     }
     // And in a request.
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("{}/socket.io/?EIO=4&transport=polling", gateway.url());
-    let open = Answer::to(client.get(&url)).await;
-    let sid = open.text().split(r#""sid":""#).nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
-    let url = format!("{url}&sid={sid}");
+    let url = polling(&gateway, &client, 4).await;
     assert_eq!(Answer::to(client.post(&url).body("40")).await.text(), "ok");
     // It may be answered, or cut off, before all of it is sent.
     if let Ok(answer) = client.post(&url).body(vec![b'b'; 60 << 20]).send().await {
@@ -346,6 +345,38 @@ async fn what_no_picture_can_be_ends_its_connection_and_is_not_held() {
     assert_eq!(Answer::to(client.get(&url)).await.status, 400, "its client is not known any more");
     let grown = gateway.server.resident_bytes().saturating_sub(before);
     assert!(grown < 100 << 20, "{} MiB more are held", grown >> 20);
+}
+
+/// Opens a connection by polling, for what no well-behaved client sends: where its requests go.
+async fn polling(gateway: &Gateway, client: &reqwest::Client, revision: u8) -> String {
+    let url = format!("{}/socket.io/?EIO={revision}&transport=polling", gateway.url());
+    let open = Answer::to(client.get(&url)).await;
+    let text = open.text();
+    let sid = text.split(r#""sid":""#).nth(1).and_then(|rest| rest.split('"').next()).expect("a client's id");
+    format!("{url}&sid={sid}")
+}
+
+#[tokio::test]
+async fn a_phone_that_leaves_is_answered_until_it_has_gone() {
+    let gateway = Gateway::start(&[]).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (goodbye, answered, within) in [(Some("1:1"), 200, Duration::ZERO), (None, 400, FAREWELL)] {
+        let url = polling(&gateway, &client, 3).await;
+        let joined = Answer::to(client.get(&url)).await;
+        assert_eq!(joined.text(), "2:40");
+        let began = Instant::now();
+        let leave = async {
+            for said in ["2:41"].into_iter().chain(goodbye) {
+                assert_eq!(Answer::to(client.post(&url).body(said)).await.text(), "ok");
+            }
+        };
+        let (told, ()) = tokio::join!(Answer::to(client.get(&url)), leave);
+        // One that stays all the same is waited for no longer than that, and cut off.
+        let took = began.elapsed();
+        assert_eq!(told.status, answered, "{goodbye:?}: {told:?}");
+        assert!((within..within + Duration::from_secs(1)).contains(&took), "{goodbye:?}: {took:?}");
+        until(SOON, "it is forgotten", || async { (clients(&gateway.server).await == 0.0).then_some(()) }).await;
+    }
 }
 
 /// A WebSocket of Engine.IO 4 that has joined and authenticated, for what no well-behaved client sends.
@@ -424,16 +455,13 @@ async fn what_is_no_socket_io_is_refused_and_nobody_else_is_disturbed() {
         let answer = Answer::to(client.get(url(&format!("/socket.io/{query}")))).await;
         assert_eq!(answer.status, 400, "{query}: {answer:?}");
     }
-    for revision in ["3", "4"] {
+    for revision in [3, 4] {
         let bodies: [&[u8]; 6] =
             [b"999999999:4", b"4", b"3:4\xff\xfe", b"42[\"", &[0, 255], &[1, 9, 9, 9, 9, 9, 9, 9, 9, 255]];
         for body in bodies {
             for kind in ["text/plain;charset=UTF-8", "application/octet-stream"] {
-                let open = Answer::to(client.get(url(&format!("/socket.io/?EIO={revision}&transport=polling")))).await;
-                let text = open.text();
-                let sid = text.split(r#""sid":""#).nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-                let path = format!("/socket.io/?EIO={revision}&transport=polling&sid={sid}");
-                let answer = client.post(url(&path)).header("content-type", kind).body(body.to_vec());
+                let url = polling(&gateway, &client, revision).await;
+                let answer = client.post(url).header("content-type", kind).body(body.to_vec());
                 let answer = Answer::to(answer).await;
                 assert!(answer.status == 400 || answer.status == 413 || answer.text() == "ok", "{answer:?}");
             }

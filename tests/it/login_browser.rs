@@ -62,8 +62,11 @@ async fn a_person_logs_in_is_remembered_sees_what_a_link_shows_and_logs_out() {
         fill_in(&browser, PASSWORD, true).await;
         arrives(&browser, "/snapshot/cam?x=1").await;
         until(SOON, "the picture is shown", || is_shown(&browser)).await;
-        let cookies = client.get_all_cookies().await.unwrap();
-        let cookie = cookies.iter().find(|cookie| cookie.name() == "image_streamer_login").expect("a cookie");
+        // The driver may still speak of the page before.
+        let cookie = until(SOON, "it has the cookie", || async {
+            client.get_all_cookies().await.ok()?.into_iter().find(|cookie| cookie.name() == "image_streamer_login")
+        })
+        .await;
         assert_eq!((cookie.http_only(), cookie.expires().is_some()), (Some(true), true));
 
         // A page of the same browser makes a link, and whoever has it needs no login.

@@ -143,7 +143,10 @@ impl Phone {
                     }
                 }
                 said = self.said.recv() => match said {
-                    None | Some(Said::Leave) => break None,
+                    None | Some(Said::Leave) => {
+                        self.let_go().await;
+                        break None;
+                    }
                     Some(said) => {
                         self.hear(said).await;
                         if matches!(self.standing, Standing::Refused) && refused_at.is_none() {
@@ -166,6 +169,13 @@ impl Phone {
         // What the client has not read by then, it does not read.
         let _ = timeout(FAREWELL, self.socket.closed()).await;
         self.flow.end();
+    }
+
+    /// The client leaves: its session is free at once, and it ends its connection itself. What it asks until then is answered, or
+    /// it would take its leave for a failure.
+    async fn let_go(&mut self) {
+        self.standing = Standing::Refused;
+        let _ = timeout(FAREWELL, self.socket.closed()).await;
     }
 
     /// Tells the client to leave, and gives it the time. (Python's client only stays away when the end of the connection is told
