@@ -244,7 +244,7 @@ impl Shared {
         let Some(sid) = parameter(query, "sid") else { return self.open(request, peer, line).await };
         let phone = sid.parse().ok().and_then(|sid: Sid| self.phones().get(&sid).cloned());
         if let Some(phone) = &phone {
-            phone.flow.is_heard();
+            phone.flow.heard();
         }
         match (request.method(), phone) {
             (&Method::POST, phone) => self.post(request, phone).await,

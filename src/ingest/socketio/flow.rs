@@ -117,7 +117,7 @@ impl Flow {
     }
 
     /// Notes that the phone is there.
-    pub(super) fn is_heard(&self) {
+    pub(super) fn heard(&self) {
         self.state().heard = Instant::now();
     }
 

@@ -94,6 +94,16 @@ struct Authenticated {
     claim: Claim,
 }
 
+/// How a connection ends.
+enum Ending {
+    /// Its client takes its leave, by a Socket.IO disconnect, or has gone.
+    Left,
+    /// It is cut off; these clients connect anew.
+    Cut,
+    /// The client is told to leave, for this; these clients stay away then.
+    Told(Error),
+}
+
 impl Phone {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -116,37 +126,30 @@ impl Phone {
             self.say(events::joined(None)).await;
         }
         let mut refused_at = None;
-        // Why the client is told to leave, by a Socket.IO disconnect, after which these clients stay away. Nothing where it has gone
-        // by itself, or its connection is cut, after which they connect anew.
-        let told_to_leave = loop {
+        let ending = loop {
             tokio::select! {
                 biased;
                 () = self.shared.hub.closing() => {
                     self.finish().await;
-                    break None;
+                    break Ending::Cut;
                 }
-                error = self.standing.lost(&mut self.right) => {
-                    break Some(error);
-                }
+                error = self.standing.lost(&mut self.right) => break Ending::Told(error),
                 _ = looks.tick() => {
                     if refused_at.is_some_and(|at: Instant| at.elapsed() >= REFUSAL_PAUSE) {
-                        break Some(Error::AuthenticateFirst);
+                        break Ending::Told(Error::AuthenticateFirst);
                     }
                     if let Standing::Authenticated(Authenticated { claim, .. }) = &self.standing
                         && let Err(Error::TakenOver) = claim.check().await
                     {
-                        break Some(Error::TakenOver);
+                        break Ending::Told(Error::TakenOver);
                     }
                     if let Some(why) = self.overdue() {
                         tracing::info!(address = %self.address, "a phone's connection is ended: {why}");
-                        break None;
+                        break Ending::Cut;
                     }
                 }
                 said = self.said.recv() => match said {
-                    None | Some(Said::Leave) => {
-                        self.let_go().await;
-                        break None;
-                    }
+                    None | Some(Said::Leave) => break Ending::Left,
                     Some(said) => {
                         self.hear(said).await;
                         if matches!(self.standing, Standing::Refused) && refused_at.is_none() {
@@ -156,26 +159,21 @@ impl Phone {
                 },
             }
         };
-        // Whoever comes next need not wait for what this one is told.
+        // Whoever comes next need not wait for what becomes of this one.
         self.standing = Standing::Refused;
+        match ending {
+            // It ends the connection itself. What it asks until then is answered, or it would take its leave for a failure.
+            Ending::Left => drop(timeout(FAREWELL, self.socket.closed()).await),
+            Ending::Cut => self.flow.end(),
+            Ending::Told(error) => self.say_goodbye(&error).await,
+        }
         if let Some(fault) = self.flow.take_fault() {
             self.count_refusal(&fault);
-        }
-        match told_to_leave {
-            None => self.flow.end(),
-            Some(error) => self.say_goodbye(&error).await,
         }
         self.socket.close(DisconnectReason::ClosingServer);
         // What the client has not read by then, it does not read.
         let _ = timeout(FAREWELL, self.socket.closed()).await;
         self.flow.end();
-    }
-
-    /// The client leaves: its session is free at once, and it ends its connection itself. What it asks until then is answered, or
-    /// it would take its leave for a failure.
-    async fn let_go(&mut self) {
-        self.standing = Standing::Refused;
-        let _ = timeout(FAREWELL, self.socket.closed()).await;
     }
 
     /// Tells the client to leave, and gives it the time. (Python's client only stays away when the end of the connection is told
