@@ -6,7 +6,7 @@ use crate::harness::{
     SOON, Server, Viewer,
     acme::{CAMS, Certbot, Pebble},
     picture::numbered,
-    redis::free_port,
+    port::free_port,
     tls::first_certificate,
     until,
 };

@@ -7,8 +7,8 @@ use image_streamer::{config::variables, placeholder::Format};
 use crate::harness::{
     Backend, SOON, Server,
     picture::{PHOTO_JPEG, counted, label},
+    port::free_port,
     process::Process,
-    redis::free_port,
     server::command,
     until,
 };

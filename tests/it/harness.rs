@@ -9,6 +9,7 @@ pub mod nginx;
 pub mod page_log;
 pub mod phones;
 pub mod picture;
+pub mod port;
 pub mod process;
 pub mod python;
 pub mod redis;

@@ -12,8 +12,6 @@
 mod access;
 mod acme;
 mod androidcam;
-mod androidcam_clients;
-mod androidcam_speed;
 mod bad_input;
 mod browser;
 mod caps;

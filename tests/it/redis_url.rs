@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Backend, RedisServer, Server, picture::PHOTO_JPEG, redis::free_port, tls::CertificateFiles};
+use crate::harness::{Backend, RedisServer, Server, picture::PHOTO_JPEG, port::free_port, tls::CertificateFiles};
 
 /// Pushes and takes, with a wait for which the server listens over a connection of its own.
 async fn serves(server: &Server) {

@@ -7,8 +7,8 @@ use image_streamer::placeholder::Format;
 use crate::harness::{
     Answer, Backend, RedisServer, SOON, Server, UsersFile,
     picture::{counted, label},
+    port::free_port,
     process::{Process, workspace_binary},
-    redis::free_port,
     until,
     users::PASSWORD,
 };

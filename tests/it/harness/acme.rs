@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{
     SOON,
+    port::free_port,
     process::{Process, program},
-    redis::free_port,
     tls::{CertificateFiles, NAME, Trust},
     until,
 };

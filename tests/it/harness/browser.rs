@@ -23,8 +23,8 @@ use tokio::{
 
 use super::{
     SOON,
+    port::free_port,
     process::{Process, program},
-    redis::free_port,
     until,
 };
 

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 use super::{
     SOON, Server,
+    port::free_port,
     process::{Process, program},
-    redis::free_port,
     until,
 };
 

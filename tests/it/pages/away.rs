@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{all_go_on, all_stand, becomes, changes, connection, connects, note_changes, standings, was_never_wrong};
 use crate::harness::{
-    SOON, Server, axe::serious_faults, browser::Browser, cameras::Cameras, link::Link, redis::free_port, scale,
+    SOON, Server, axe::serious_faults, browser::Browser, cameras::Cameras, link::Link, port::free_port, scale,
 };
 
 const STALE_AFTER: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{arrives, becomes, choose, log_in, reads};
 use crate::harness::{
     Answer, Backend, SOON, Server, UsersFile, axe::serious_faults, browser::Browser, link::Link, nginx::Nginx,
-    redis::free_port, users::PASSWORD,
+    port::free_port, users::PASSWORD,
 };
 
 /// A change must show in what is sent within this, also where the network is slow.
