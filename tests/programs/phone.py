@@ -187,9 +187,10 @@ class Phone:
         return here()
 
     def ack(self, number, values):
-        self.unanswered.discard(number)
         self.acked += 1
         self.say("ack", frame=number, value=values[0] if values else None)
+        # Last: the client has a thread for each answer, and now the next frame is sent.
+        self.unanswered.discard(number)
 
     def hang_up(self):
         """Ends the connection so that the server hears of it: the client drops its goodbye where a request is on its way."""
