@@ -26,20 +26,25 @@ use crate::{
     auth::Auth,
     config::{Config, Live, Proxy, Sites},
     connection::{Connection, Socket},
+    control::Relay,
     edge::{self, Hsts},
     error::Error,
     gateway, http,
     hub::{Hub, LiveSettings, NoData},
     ingest::socketio::Gateway,
-    placeholder, redirect,
+    placeholder,
+    port::{Port, Serves},
+    redirect,
     store::{
         FrameStore,
+        bus::{CommandBus, MemoryBus},
         memory::MemoryStore,
         redis::RedisStore,
         vault::{MemoryVault, Vault},
     },
     telemetry::{self, metrics::Metrics},
     tls::Https,
+    vicer,
 };
 
 /// How long requests in flight may take to finish when the server ends, in seconds. With what comes before and after,
@@ -50,6 +55,8 @@ const SHUTDOWN_SECONDS: u64 = 7;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: longer than the minute after which cameras and proxies commonly send again.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Threads for VICER's commands: few bytes, which never wait behind pictures.
+const VICER_CONTROL_THREADS: usize = 1;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Bytes of an answer that are put together before they are written: heads and texts. Pictures go past it.
@@ -64,7 +71,11 @@ pub struct App {
     /// Where plain HTTP is sent to HTTPS.
     redirecting: Option<SocketAddr>,
     /// Where Socket.IO clients are served.
-    gateway: Option<gateway::Listener>,
+    phones: Option<Port<gateway::SocketIo>>,
+    /// Where VICER's controllers and vehicles are.
+    vicer_control: Option<Port<vicer::Control>>,
+    /// Where VICER's cameras and viewers are.
+    vicer_stream: Option<Port<vicer::Stream>>,
     hub: web::Data<Hub>,
     closing: CancellationToken,
 }
@@ -82,16 +93,24 @@ impl App {
         let workers = config.listen.workers;
         let https = config.tls.files.as_ref().map(|files| Https::new(files, &config.tls)).transpose()?;
         let limits = config.store.limits;
-        let (store, vault): (Arc<dyn FrameStore>, Arc<dyn Vault>) = match &config.store.redis_url {
-            Some(url) => {
-                // The main thread uses the store too, and so do those of Socket.IO clients.
-                let threads = workers + 1 + config.socketio.port.map_or(0, |_| workers);
-                let store = RedisStore::new(url, config.store.redis_ca.as_deref(), limits, threads);
-                let store = Arc::new(store.context("REDIS_URL and REDIS_CA_FILE")?);
-                (store.clone(), store)
-            }
-            None => (Arc::new(MemoryStore::new(limits, config.store.max_memory)), Arc::new(MemoryVault::default())),
-        };
+        let (store, vault, bus): (Arc<dyn FrameStore>, Arc<dyn Vault>, Arc<dyn CommandBus>) =
+            match &config.store.redis_url {
+                Some(url) => {
+                    // The main thread uses the store too, and so do those of other ports.
+                    let threads = workers
+                        + 1
+                        + config.socketio.port.map_or(0, |_| workers)
+                        + config.vicer.control_port.map_or(0, |_| VICER_CONTROL_THREADS)
+                        + config.vicer.stream_port.map_or(0, |_| workers);
+                    let store = RedisStore::new(url, config.store.redis_ca.as_deref(), limits, threads);
+                    let store = Arc::new(store.context("REDIS_URL and REDIS_CA_FILE")?);
+                    (store.clone(), store.clone(), store)
+                }
+                None => {
+                    let store = MemoryStore::new(limits, config.store.max_memory);
+                    (Arc::new(store), Arc::new(MemoryVault::default()), Arc::new(MemoryBus::default()))
+                }
+            };
         let auth = Auth::new(&config.access, vault.clone(), limits.ttl)?;
         let closing = CancellationToken::new();
         let pictures = config.pictures.clone();
@@ -101,6 +120,8 @@ impl App {
         let metrics = Metrics::new().context("metrics")?;
         let (stale_after, max_sessions) = (config.live.stale_after, limits.max_sessions);
         let live = LiveSettings { stale_after, max_sessions };
+        let relay = Relay::new(bus, config.control.command_ttl, metrics.control().clone(), closing.clone());
+        let relay = web::Data::new(relay);
         let hub = Hub::new(store, pictures.carried, no_data, config.intake, live, metrics, closing.clone());
         let hub = web::Data::new(hub);
 
@@ -111,6 +132,7 @@ impl App {
         let webroot = web::Data::new(acme::Webroot(config.tls.acme_webroot.clone()));
         let main = Site {
             hub: hub.clone(),
+            relay: relay.clone(),
             auth: web::Data::new(auth),
             sites: web::Data::new(config.sites.clone()),
             proxy: web::Data::new(config.proxy.clone()),
@@ -119,16 +141,26 @@ impl App {
             webroot: webroot.clone(),
             live: web::Data::new(config.live.clone()),
         };
-        let mut gateway = None;
-        if let Some(port) = config.socketio.port {
+        let phones = config.socketio.port.map(|port| {
             let ip = config.socketio.ip.unwrap_or(config.listen.ip);
-            let listener = listen(SocketAddr::new(ip, port)).context("SOCKETIO_PORT")?;
             let (hub, auth) = (hub.clone().into_inner(), main.auth.clone().into_inner());
             let (sites, proxy) = (main.sites.clone().into_inner(), main.proxy.clone().into_inner());
             let clients = Gateway::new(hub, auth, vault, sites, proxy, config.socketio.session.clone());
-            let listener = gateway::Listener::new(listener, clients, https.as_ref(), workers, closing.clone());
-            gateway = Some(listener.context("threads for SOCKETIO_PORT")?);
-        }
+            let clients = gateway::SocketIo::new(clients, https.as_ref(), closing.clone());
+            open("SOCKETIO_PORT", SocketAddr::new(ip, port), clients, workers, &closing)
+        });
+        let phones = phones.transpose()?;
+        let vicer = &config.vicer;
+        let vicer_control = vicer.control_port.map(|port| {
+            let control = vicer::Control::new(relay.clone().into_inner(), vicer);
+            open("VICER_CONTROL_PORT", SocketAddr::new(vicer.ip, port), control, VICER_CONTROL_THREADS, &closing)
+        });
+        let vicer_stream = vicer.stream_port.map(|port| {
+            let (hub, auth) = (hub.clone().into_inner(), main.auth.clone().into_inner());
+            let stream = vicer::Stream::new(hub, auth, vicer.session.clone());
+            open("VICER_STREAM_PORT", SocketAddr::new(vicer.ip, port), stream, workers, &closing)
+        });
+        let (vicer_control, vicer_stream) = (vicer_control.transpose()?, vicer_stream.transpose()?);
         let encrypted = main.encrypted;
         let signal = stopping.clone();
         let mut builder = match https {
@@ -151,7 +183,8 @@ impl App {
                 tcp().and_then(over_http(app, |_| None, stopping.clone()))
             })?;
         }
-        Ok(Self { server: builder.run(), address, encrypted, redirecting, gateway, hub, closing })
+        let server = builder.run();
+        Ok(Self { server, address, encrypted, redirecting, phones, vicer_control, vicer_stream, hub, closing })
     }
 
     /// The address that was bound; its port is the real one where 0 was asked for.
@@ -163,7 +196,7 @@ impl App {
     /// Where Socket.IO clients are served, if they are.
     #[must_use]
     pub fn phones(&self) -> Option<SocketAddr> {
-        self.gateway.as_ref().map(gateway::Listener::address)
+        self.phones.as_ref().map(Port::address)
     }
 
     /// What visitors' addresses begin with: `https` or `http`.
@@ -195,18 +228,44 @@ impl App {
         if let Some(address) = self.redirecting {
             tracing::info!("redirecting http://{address} to https");
         }
-        if let Some(gateway) = &self.gateway {
-            tracing::info!("listening for Socket.IO on {}://{}", self.scheme(), gateway.address());
+        if let Some(phones) = &self.phones {
+            tracing::info!("listening for Socket.IO on {}://{}", self.scheme(), phones.address());
         }
-        let phones = async {
-            match self.gateway {
-                Some(gateway) => gateway.run().await,
-                None => Ok(()),
-            }
-        };
-        let (served, phones, ()) = tokio::join!(self.server, phones, until_shutdown);
-        served.and(phones)
+        if let Some(control) = &self.vicer_control {
+            tracing::info!("listening for VICER's controllers and vehicles on {}", control.address());
+        }
+        if let Some(stream) = &self.vicer_stream {
+            tracing::info!("listening for VICER's cameras and viewers on {}", stream.address());
+        }
+        let (served, phones, control, stream, ()) = tokio::join!(
+            self.server,
+            run(self.phones),
+            run(self.vicer_control),
+            run(self.vicer_stream),
+            until_shutdown
+        );
+        served.and(phones).and(control).and(stream)
     }
+}
+
+/// Serves a port, where there is one.
+async fn run<S: Serves>(port: Option<Port<S>>) -> io::Result<()> {
+    match port {
+        Some(port) => port.run().await,
+        None => Ok(()),
+    }
+}
+
+/// Binds a port that has threads of its own.
+fn open<S: Serves>(
+    variable: &'static str,
+    address: SocketAddr,
+    serves: S,
+    threads: usize,
+    closing: &CancellationToken,
+) -> anyhow::Result<Port<S>> {
+    let listener = listen(address).context(variable)?;
+    Port::new(listener, serves, threads, closing.clone()).with_context(|| format!("threads for {variable}"))
 }
 
 /// Binds a listener.
@@ -225,6 +284,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 #[derive(Clone)]
 struct Site {
     hub: web::Data<Hub>,
+    relay: web::Data<Relay>,
     auth: web::Data<Auth>,
     sites: web::Data<Sites>,
     proxy: web::Data<Proxy>,
@@ -257,6 +317,7 @@ impl Site {
         let may_be_https = self.encrypted || !self.proxy.trusted.is_empty();
         HttpApp::new()
             .app_data(self.hub)
+            .app_data(self.relay)
             .app_data(self.auth)
             .app_data(self.sites)
             .app_data(self.proxy)

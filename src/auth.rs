@@ -17,9 +17,12 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use ring::{
-    hmac,
+    digest, hmac,
     rand::{SecureRandom, SystemRandom},
 };
 use serde::{Deserialize, Serialize};
@@ -177,6 +180,11 @@ impl Auth {
     pub fn anybody(self: &Arc<Self>, address: IpAddr) -> Option<Visitor> {
         let network = Network::of(address);
         self.users.is_none().then(|| Visitor { auth: self.clone(), proofs: Vec::new(), network })
+    }
+
+    /// What whoever is at this address does at once, where nobody is asked for a login.
+    pub fn client_at(&self, address: IpAddr) -> Arc<Client> {
+        self.clients.get(Name::Address(Network::of(address)))
     }
 
     /// The user of this name and password, where there are users.
@@ -370,6 +378,22 @@ impl Visitor {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.proofs.iter().find_map(Proof::name)
+    }
+
+    /// What others are told of who this is.
+    #[must_use]
+    pub fn public_name(&self) -> &str {
+        self.name().unwrap_or(if self.proofs.is_empty() { "an operator" } else { "a guest" })
+    }
+
+    /// What tells this client from others: a user, wherever, or whoever is at this address. It holds no space.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let who = match self.name() {
+            Some(user) => format!("user {user}"),
+            None => format!("address {}", self.network.0),
+        };
+        BASE64_URL_SAFE_NO_PAD.encode(&digest::digest(&digest::SHA256, who.as_bytes()).as_ref()[..12])
     }
 
     /// The user; nobody for who came through a link alone, or where there are no users.

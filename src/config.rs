@@ -4,6 +4,7 @@
 //! [`variables`] is the list that `--help` prints. A variable that is set to nothing counts as not set.
 
 mod access;
+mod control;
 mod intake;
 mod listen;
 mod live;
@@ -14,6 +15,7 @@ mod sites;
 mod socketio;
 mod store;
 mod tls;
+mod vicer;
 
 use std::{ffi::OsString, fmt};
 
@@ -22,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::{
     access::{Access, ClientLimits, Secret},
+    control::Control,
     intake::Intake,
     listen::Listen,
     live::Live,
@@ -32,15 +35,17 @@ pub use self::{
     socketio::{SessionTemplate, SocketIo},
     store::Store,
     tls::{Tls, TlsFiles},
+    vicer::Vicer,
 };
 
 /// One variable as `--help` shows it: name, default, meaning.
 pub type Variable = (&'static str, &'static str, &'static str);
 
 /// Every variable, by concern.
-const VARIABLES: [&[Variable]; 11] = [
+const VARIABLES: [&[Variable]; 13] = [
     listen::VARIABLES,
     socketio::VARIABLES,
+    vicer::VARIABLES,
     tls::VARIABLES,
     proxy::VARIABLES,
     access::VARIABLES,
@@ -49,6 +54,7 @@ const VARIABLES: [&[Variable]; 11] = [
     pictures::VARIABLES,
     intake::VARIABLES,
     live::VARIABLES,
+    control::VARIABLES,
     log::VARIABLES,
 ];
 
@@ -64,6 +70,8 @@ pub struct Config {
     pub listen: Listen,
     /// The Socket.IO gateway.
     pub socketio: SocketIo,
+    /// VICER's own wire.
+    pub vicer: Vicer,
     /// HTTPS.
     pub tls: Tls,
     /// What stands between visitors and this server.
@@ -80,6 +88,8 @@ pub struct Config {
     pub intake: Intake,
     /// What viewers see.
     pub live: Live,
+    /// The command relay.
+    pub control: Control,
     /// How to log.
     pub log: Log,
 }
@@ -172,6 +182,7 @@ impl Config {
         let config = Self {
             listen: Listen::read(&texts, &mut faults),
             socketio: SocketIo::read(&texts, &mut faults),
+            vicer: Vicer::read(&texts, &mut faults),
             tls: Tls::read(&texts, &mut faults),
             proxy: Proxy::read(&texts, &mut faults),
             access: Access::read(&texts, &mut faults),
@@ -180,6 +191,7 @@ impl Config {
             pictures: Pictures::read(&texts, &mut faults),
             intake: Intake::read(&texts, &mut faults),
             live: Live::read(&texts, &mut faults),
+            control: Control::read(&texts, &mut faults),
             log: Log::read(&texts, &mut faults),
         };
         if faults.0.is_empty() { Ok(config) } else { Err(faults.0) }
@@ -275,6 +287,13 @@ mod tests {
             ("SOCKETIO_PORT", "eight"),
             ("SOCKETIO_HOST", "phones"),
             ("SOCKETIO_SESSION", "{username}/{password}"),
+            ("VICER_CONTROL_PORT", "-1"),
+            ("VICER_STREAM_PORT", "http"),
+            ("VICER_HOST", "cars"),
+            ("VICER_SESSION", "a b"),
+            ("VICER_LEASE_MS", "49"),
+            ("VICER_ALLOW_ANONYMOUS", "yes"),
+            ("COMMAND_TTL_MS", "0.5"),
             ("LOG_FORMAT", "xml"),
             ("RUST_LOG", "a=b=c"),
         ];
@@ -375,6 +394,19 @@ mod tests {
             assert_eq!(session("phone-{username}", unusable), None, "{unusable:?}");
         }
         assert_eq!(session("phone-{username}", &"a".repeat(123)), None);
+    }
+
+    #[test]
+    fn where_there_are_users_vicers_ports_are_opened_only_to_who_says_so() {
+        let opened = |vars: &[(&str, &str)]| config(&[vars, &[("VICER_STREAM_PORT", "5001")]].concat());
+        let faults = opened(&[("USERS_FILE", "users.toml")]).unwrap_err();
+        assert_eq!(faults.iter().map(|fault| fault.variable).collect::<Vec<_>>(), ["VICER_ALLOW_ANONYMOUS"]);
+        for vars in [&[("USERS_FILE", "users.toml"), ("VICER_ALLOW_ANONYMOUS", "1")][..], &[]] {
+            let vicer = opened(vars).unwrap().vicer;
+            assert_eq!((vicer.control_port, vicer.stream_port), (None, Some(5001)));
+            assert_eq!((vicer.ip, vicer.session.as_str(), &*vicer.stop), (IpAddr::from([127, 0, 0, 1]), "vicer", "S"));
+            assert_eq!(vicer.lease, Duration::from_millis(500));
+        }
     }
 
     #[test]

@@ -75,6 +75,12 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
 
     /// An answer begins that goes on for ever.
     fn begin_stream(&self) {}
+
+    /// Its end is to be a reset.
+    fn end_with_reset(&self) {}
+
+    /// It ends when nothing of what was sent is acknowledged for so long.
+    fn set_user_timeout(&self, _time: Duration) {}
 }
 
 impl Socket for TcpStream {
@@ -89,6 +95,15 @@ impl Socket for TcpStream {
         #[cfg(target_os = "linux")]
         socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
     }
+
+    fn end_with_reset(&self) {
+        SockRef::from(self).set_linger(Some(Duration::ZERO)).ok();
+    }
+
+    fn set_user_timeout(&self, time: Duration) {
+        #[cfg(target_os = "linux")]
+        SockRef::from(self).set_tcp_user_timeout(Some(time)).ok();
+    }
 }
 
 impl<T: Socket> Socket for TlsStream<T> {
@@ -96,6 +111,14 @@ impl<T: Socket> Socket for TlsStream<T> {
 
     fn begin_stream(&self) {
         self.get_ref().0.begin_stream();
+    }
+
+    fn end_with_reset(&self) {
+        self.get_ref().0.end_with_reset();
+    }
+
+    fn set_user_timeout(&self, time: Duration) {
+        self.get_ref().0.set_user_timeout(time);
     }
 }
 
@@ -118,6 +141,10 @@ struct Waiting {
     streams: bool,
     /// Part of a piece was sent and the rest never will be.
     broken: bool,
+    /// The connection is to end at once, and what the kernel has not sent yet with it.
+    reset: bool,
+    /// How long what was sent may stay without an acknowledgement, once that is to be set.
+    user_timeout: Option<Duration>,
 }
 
 impl Outlet {
@@ -142,6 +169,24 @@ impl Outlet {
     /// [`STALL_TIMEOUT`], and the kernel is to hold little of it.
     pub fn begin_stream(&self) {
         self.0.borrow_mut().streams = true;
+    }
+
+    /// Whether nothing waits: something may be handed over.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let waiting = self.0.borrow();
+        waiting.left == 0 && !waiting.held_back
+    }
+
+    /// The connection ends where it is, and the kernel forgets what it has not sent yet: nothing of it arrives later.
+    pub fn reset(&self) {
+        let mut waiting = self.0.borrow_mut();
+        (waiting.pieces, waiting.left, waiting.broken, waiting.reset) = (Default::default(), 0, true, true);
+    }
+
+    /// From when something is next sent, the connection ends when its other end acknowledges nothing of it for so long (RFC 5482).
+    pub fn give_up_unacknowledged_after(&self, time: Duration) {
+        self.0.borrow_mut().user_timeout = Some(time);
     }
 
     /// Waits until the socket has taken everything that was handed over.
@@ -319,9 +364,12 @@ impl<T> Connection<T> {
 impl<T: Socket> Connection<T> {
     /// Writes the HTTP layer's bytes, if any, and the pieces that wait, at once. Tells how many of both were taken.
     fn poll_send(&mut self, first: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let waiting = self.outlet.0.borrow();
+        let mut waiting = self.outlet.0.borrow_mut();
         if waiting.broken {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            return Poll::Ready(Err(Self::broken(&self.io, &waiting)));
+        }
+        if let Some(time) = waiting.user_timeout.take() {
+            self.io.set_user_timeout(time);
         }
         if waiting.streams && !self.streams {
             self.streams = true;
@@ -340,6 +388,14 @@ impl<T: Socket> Connection<T> {
         self.congested = None;
         self.sent.last = Instant::now();
         taken
+    }
+
+    /// Nothing more goes out.
+    fn broken(io: &T, waiting: &Waiting) -> io::Error {
+        if waiting.reset {
+            io.end_with_reset();
+        }
+        io::ErrorKind::ConnectionAborted.into()
     }
 
     /// Something is to be sent and does not go out. Ready with an error when that has been so for too long.
@@ -378,7 +434,7 @@ impl<T: Socket> AsyncWrite for Connection<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.outlet.0.borrow().broken {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            return Poll::Ready(Err(Self::broken(&this.io, &this.outlet.0.borrow())));
         }
         ready!(this.poll_pieces(cx))?;
         let flushed = Pin::new(&mut this.io).poll_flush(cx);

@@ -1,7 +1,7 @@
 //! The ways out, one per file, and what they share: how a picture is answered.
 
 pub mod cursor;
-mod delivery;
+pub mod delivery;
 pub mod mjpeg;
 pub mod queue;
 pub mod snapshot;

@@ -68,6 +68,64 @@ pub enum Error {
     #[error("this client is not connected, or not any more: connect anew")]
     UnknownClient,
 
+    /// A command where nobody listens.
+    #[error(
+        "no vehicle listens to this session: one does by GET /ws/control/{{session}}?role=vehicle or GET /control/{{session}}"
+    )]
+    NoVehicle,
+
+    /// A command of an operator who does not hold the wheel.
+    #[error(
+        "{driver} is driving: one operator at a time holds the wheel; wait until it is free, or take it over with ?take=1"
+    )]
+    NotDriving {
+        /// What is told of who does.
+        driver: String,
+    },
+
+    /// The wheel has gone to another.
+    #[error("{driver} has taken over the wheel: what you send is not handed on any more; ?take=1 takes it back")]
+    WheelTaken {
+        /// What is told of who has it.
+        driver: String,
+    },
+
+    /// A vehicle was sent its stop message.
+    #[error(
+        "the lease of vehicle {vehicle} has run out: neither a command nor a ping came in time, so it was sent its stop message"
+    )]
+    LeaseEnded {
+        /// Which.
+        vehicle: String,
+    },
+
+    /// A command over the limit.
+    #[error("the command is too large: the limit is {limit} bytes")]
+    CommandTooLarge {
+        /// The most that there may be.
+        limit: usize,
+    },
+
+    /// A command that would have come too late.
+    #[error("the command was held up for longer than COMMAND_TTL_MS ({} ms) and was not handed on: send a new one", .ttl.as_millis())]
+    CommandLate {
+        /// `COMMAND_TTL_MS`.
+        ttl: Duration,
+    },
+
+    /// One more vehicle or operator than there may be.
+    #[error("too many vehicles or operators on this session: the limit is {limit}; try again when one has left")]
+    ControlFull {
+        /// How many there may be.
+        limit: usize,
+    },
+
+    /// Another poll of the same vehicle has come.
+    #[error(
+        "the same vehicle polls again: only the latest poll is answered; give each vehicle a name of its own with ?vehicle="
+    )]
+    PollReplaced,
+
     /// One more Socket.IO client than there may be.
     #[error("too many Socket.IO clients: the limit is {limit}; try again later")]
     TooManyPhones {
@@ -275,6 +333,14 @@ impl Error {
             Self::CrossSite { .. } => "cross_site",
             Self::LoginNeeded | Self::AuthenticateFirst => "login_needed",
             Self::TakenOver => "taken_over",
+            Self::NoVehicle => "no_vehicle",
+            Self::NotDriving { .. } => "not_driving",
+            Self::WheelTaken { .. } => "wheel_taken",
+            Self::LeaseEnded { .. } => "lease_ended",
+            Self::CommandTooLarge { .. } => "command_too_large",
+            Self::CommandLate { .. } => "command_late",
+            Self::ControlFull { .. } => "control_full",
+            Self::PollReplaced => "poll_replaced",
             Self::UnknownClient => "unknown_client",
             Self::TooManyPhones { .. } => "too_many_clients",
             Self::BadCredentials => "bad_credentials",

@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     account, acme, api,
     auth::Right,
-    config, egress, ingest, ui,
+    config, control, egress, ingest, ui,
     wire::header::{FRAME_AGE_MS, FRAME_SEQ, FRAME_TIMESTAMP, FRAMES_MISSED, NO_DATA, QUEUE_LENGTH, VIEWERS},
 };
 
@@ -65,10 +65,11 @@ pub fn routes_below(base_path: &str, app: &mut ServiceConfig) {
 
 /// Every route, and what each needs of whoever asks. Those below `public` need nothing.
 fn routes(app: &mut ServiceConfig) {
-    use Needs::{Admin, Metrics, OwnPage, Somebody, User};
+    use Needs::{Admin, Either, Metrics, OwnPage, Somebody, User};
     const PUBLISH: Needs = Needs::Right(Right::Publish);
     const VIEW: Needs = Needs::Right(Right::View);
     const TAKE: Needs = Needs::Right(Right::Take);
+    const COMMAND: Needs = Needs::Right(Right::Command);
 
     // They are tried in this order: those of frames come before those of people.
     app.service(at("/session").read(User, api::new_session))
@@ -96,6 +97,16 @@ fn routes(app: &mut ServiceConfig) {
         .service(at("/frames/{session}").read(VIEW, egress::cursor::next))
         .service(at("/ws/view").on(Method::GET, Somebody, egress::websocket::view))
         .service(at("/ws/push/{session}").on(Method::GET, PUBLISH, ingest::websocket::push))
+        .service(
+            at("/control/{session}")
+                .on(Method::GET, Either(Right::Command, Right::Publish), control::events::listen)
+                .on(Method::POST, COMMAND, control::post::send),
+        )
+        .service(at("/ws/control/{session}").on(
+            Method::GET,
+            Either(Right::Publish, Right::Command),
+            control::websocket::control,
+        ))
         .service(at("/stats").read(Somebody, api::stats))
         .service(at("/metrics").read(Metrics, api::metrics))
         .service(at("/link").on(Method::POST, User, account::link))

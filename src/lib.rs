@@ -10,10 +10,10 @@
 //! |---|---|
 //! | [`androidcam`], [`demo`], [`healthcheck`], [`user_command`] | what the binary's other commands do |
 //! | [`app`] | opens the store, binds the listener, winds everything up |
-//! | [`gateway`] | the port for Socket.IO clients |
+//! | [`gateway`], [`vicer`] | the ports for Socket.IO clients and for VICER's |
 //! | [`redirect`], [`tls`] | plain HTTP sent to HTTPS; certificate and handshakes |
 //! | [`http`] | every route on one page, errors as answers |
-//! | [`ingest`], [`egress`], [`api`], [`account`], [`acme`] | the handlers: ways in, ways out, everything else |
+//! | [`ingest`], [`egress`], [`control`], [`api`], [`account`], [`acme`] | the handlers: ways in, ways out, everything else |
 //! | [`ui`], [`edge`] | what people see; how a request has come |
 //! | [`hub`] | what all ways in and out share |
 //! | [`auth`] | who may do what |
@@ -22,6 +22,7 @@
 //! | [`store`] | where frames wait: the contract, in memory, on Redis |
 //! | [`websocket`] | what the WebSocket routes share |
 //! | [`connection`] | a client's connection below the HTTP layer |
+//! | [`port`] | a port with threads of its own |
 //! | [`reload`] | what is read from files, again when they change |
 //! | [`session`], [`frame`], [`error`], [`placeholder`], [`wire`] | the words everything is said in |
 
@@ -33,6 +34,7 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod demo;
 pub mod edge;
 pub mod egress;
@@ -44,6 +46,7 @@ pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod placeholder;
+pub mod port;
 pub mod redirect;
 pub mod reload;
 pub mod session;
@@ -52,5 +55,6 @@ pub mod telemetry;
 pub mod tls;
 pub mod ui;
 pub mod user_command;
+pub mod vicer;
 pub mod websocket;
 pub mod wire;

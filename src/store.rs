@@ -1,5 +1,6 @@
 //! [`FrameStore`]: where frames wait between being pushed and being taken, and the contract that every backend keeps.
 
+pub mod bus;
 pub mod memory;
 pub mod redis;
 pub mod vault;
@@ -221,22 +222,10 @@ impl Listeners {
         }
     }
 
-    /// Forgets the sessions that nobody listens to any more and returns them.
-    pub(crate) fn forget_idle(&self) -> Vec<SessionId> {
+    /// The sessions that somebody listens to; the others are forgotten.
+    pub(crate) fn listened_to(&self) -> Vec<SessionId> {
         let mut sessions = self.lock();
-        let idle: Vec<_> = sessions
-            .iter()
-            .filter(|(_, sender)| sender.receiver_count() == 0)
-            .map(|(session, _)| session.clone())
-            .collect();
-        for session in &idle {
-            sessions.remove(session);
-        }
-        idle
-    }
-
-    /// The sessions that somebody listens to.
-    pub(crate) fn sessions(&self) -> Vec<SessionId> {
-        self.lock().keys().cloned().collect()
+        sessions.retain(|_, sender| sender.receiver_count() > 0);
+        sessions.keys().cloned().collect()
     }
 }

@@ -83,6 +83,14 @@ impl WebSocket {
         Ok(HttpResponse::from(response.map_into_boxed_body()))
     }
 
+    /// Whether a request is a handshake: for who has something to do before it is answered.
+    ///
+    /// # Errors
+    /// [`Error::NotWebSocket`] where it is none.
+    pub fn check(request: &HttpRequest) -> Result<(), Error> {
+        ws::handshake(request.head()).map(drop).map_err(|reason| Error::NotWebSocket(reason.to_string()))
+    }
+
     /// Waits for the client. Nothing is lost when the wait is given up.
     pub async fn receive(&mut self) -> Received {
         self.receive_within(|_| Ok(())).await.unwrap_or(Received::End)
@@ -97,11 +105,8 @@ impl WebSocket {
         mut hold: impl FnMut(usize) -> Result<(), Error>,
     ) -> Result<Received, Error> {
         loop {
-            match self.decoder.next_message() {
-                Ok(Some(message)) => return Ok(Received::Message(message)),
-                Ok(None) => {}
-                Err(ProtocolError::Overflow) => return Ok(Received::Fault(CloseCode::Size)),
-                Err(_) => return Ok(Received::Fault(CloseCode::Protocol)),
+            if let Some(received) = self.ready() {
+                return Ok(received);
             }
             match timeout_at(self.patience_ends, self.payload.next()).await {
                 Ok(Some(Ok(bytes))) => {
@@ -113,6 +118,21 @@ impl WebSocket {
                 Err(_) => return Ok(Received::Silence),
             }
         }
+    }
+
+    /// What has come already, if anything has.
+    pub fn ready(&mut self) -> Option<Received> {
+        match self.decoder.next_message() {
+            Ok(message) => message.map(Received::Message),
+            Err(ProtocolError::Overflow) => Some(Received::Fault(CloseCode::Size)),
+            Err(_) => Some(Received::Fault(CloseCode::Protocol)),
+        }
+    }
+
+    /// The connection's way out, for who does not want to wait until what was sent is taken.
+    #[must_use]
+    pub fn outlet(&self) -> Outlet {
+        self.outlet.clone()
     }
 
     /// Bytes that are held of messages that are not complete.
@@ -127,7 +147,7 @@ impl WebSocket {
             Received::Message(Message::Binary(bytes)) => Input::Binary(bytes),
             Received::Message(Message::Text(text)) => Input::Text(text),
             Received::Message(Message::TooLarge) => Input::TooLarge,
-            Received::Message(Message::Pong) => Input::Nothing,
+            Received::Message(Message::Pong(_)) => Input::Nothing,
             Received::Message(Message::Ping(bytes)) => {
                 self.send([websocket::message(OpCode::Pong, &bytes), Bytes::new(), Bytes::new()]).await;
                 Input::Nothing

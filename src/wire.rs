@@ -7,4 +7,5 @@ pub mod header;
 pub mod mjpeg;
 pub mod pictures;
 pub mod query;
+pub mod vicer;
 pub mod websocket;

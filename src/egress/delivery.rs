@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Where the frames that slow viewers hold have reached their limit, who has not taken a frame for so long is dropped.
-pub(super) const SLOW: Duration = Duration::from_secs(2);
+pub const SLOW: Duration = Duration::from_secs(2);
 
 /// See the [module](self).
-pub(super) struct Delivery {
+pub struct Delivery {
     way: WayOut,
     since: Instant,
     /// The time from one frame to the next at least, if the viewer has limited its rate.
@@ -26,28 +26,32 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// To a viewer that comes now.
-    pub(super) fn new(way: WayOut, interval: Option<Duration>) -> Self {
+    #[must_use]
+    pub fn new(way: WayOut, interval: Option<Duration>) -> Self {
         let now = Instant::now();
         Self { way, since: now, interval, due: now, sent: None }
     }
 
     /// When the viewer came.
-    pub(super) fn since(&self) -> Instant {
+    #[must_use]
+    pub fn since(&self) -> Instant {
         self.since
     }
 
     /// Before this moment the viewer wants no new frame.
-    pub(super) fn due(&self) -> Instant {
+    #[must_use]
+    pub fn due(&self) -> Instant {
         self.due
     }
 
     /// The number of the frame that was sent last.
-    pub(super) fn sent(&self) -> Option<Seq> {
+    #[must_use]
+    pub fn sent(&self) -> Option<Seq> {
         self.sent.map(|(seq, _)| seq)
     }
 
     /// A frame is about to be sent.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         if let Some(interval) = self.interval {
             let now = Instant::now();
             // A frame that comes a little late does not slow the viewer down; a pause is not made up for.
@@ -57,7 +61,7 @@ impl Delivery {
     }
 
     /// The socket has taken all of it.
-    pub(super) fn done(&mut self, hub: &Hub, live: &LiveFrame) {
+    pub fn done(&mut self, hub: &Hub, live: &LiveFrame) {
         let metrics = hub.metrics();
         metrics.sent(self.way, live.frame.bytes.len());
         // The first one may have been waiting for this viewer.

@@ -43,7 +43,7 @@ impl ResponseError for Error {
                 StatusCode::UNAUTHORIZED
             }
             Self::BodyStalled { .. } | Self::StreamStalled { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::CommandTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotWebSocket(_) => StatusCode::UPGRADE_REQUIRED,
             Self::CrossSite { .. }
             | Self::Forbidden { .. }
@@ -51,7 +51,12 @@ impl ResponseError for Error {
             | Self::UserNeeded
             | Self::RightEnded => StatusCode::FORBIDDEN,
             Self::TooManyLogins { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::TakenOver => StatusCode::CONFLICT,
+            Self::TakenOver
+            | Self::NoVehicle
+            | Self::NotDriving { .. }
+            | Self::WheelTaken { .. }
+            | Self::LeaseEnded { .. }
+            | Self::PollReplaced => StatusCode::CONFLICT,
             Self::NoAsset => StatusCode::NOT_FOUND,
             Self::NoConnection => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotAnImage { .. } | Self::NotAStream(_) | Self::WrongType { .. } | Self::WrongContentType => {
@@ -61,6 +66,8 @@ impl ResponseError for Error {
             | Self::LoginsWait { .. }
             | Self::TooManySessions { .. }
             | Self::TooManyPhones { .. }
+            | Self::CommandLate { .. }
+            | Self::ControlFull { .. }
             | Self::Prefetch
             | Self::StoreUnavailable(_)
             | Self::StoreFull(_) => StatusCode::SERVICE_UNAVAILABLE,

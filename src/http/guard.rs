@@ -40,6 +40,8 @@ pub enum Needs {
     User,
     /// A right on the `{session}` of the path.
     Right(Right),
+    /// One of two rights on it: a vehicle needs either, and the handler tells who is one.
+    Either(Right, Right),
     /// To be an admin.
     Admin,
     /// To be an admin, or to have `METRICS_TOKEN`.
@@ -142,7 +144,9 @@ async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest
     // Who it is counts for the page that tells of a refusal too.
     request.extensions_mut().insert(visitor.clone());
     match needs {
-        Needs::Right(_) => check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?,
+        Needs::Right(_) | Needs::Either(..) => {
+            check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?
+        }
         _ => check(needs, &visitor, None)?,
     }
     Ok(visitor)
@@ -153,6 +157,10 @@ fn check(needs: Needs, visitor: &Visitor, session: Option<&SessionId>) -> Result
         Needs::OwnPage | Needs::Somebody => Ok(()),
         Needs::User => visitor.must_be_user(),
         Needs::Right(right) => visitor.may(right, session.ok_or(Error::BadSession)?),
+        Needs::Either(one, other) => {
+            let session = session.ok_or(Error::BadSession)?;
+            visitor.may(one, session).or_else(|_| visitor.may(other, session))
+        }
         Needs::Admin | Needs::Metrics => visitor.must_be_admin(),
     }
 }

@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::{account, acme, api, egress, ingest, ui, wire::header::LOGIN_COOKIE};
+use crate::{account, acme, api, control, egress, ingest, ui, wire::header::LOGIN_COOKIE};
 
 /// The OpenAPI 3.1 description.
 #[derive(Debug, OpenApi)]
@@ -41,6 +41,9 @@ use crate::{account, acme, api, egress, ingest, ui, wire::header::LOGIN_COOKIE};
         ingest::form::push,
         ingest::stream::push,
         ingest::websocket::push,
+        control::websocket::control,
+        control::post::send,
+        control::events::listen,
         account::login_page,
         account::log_in,
         account::log_out,
@@ -56,6 +59,7 @@ use crate::{account, acme, api, egress, ingest, ui, wire::header::LOGIN_COOKIE};
     tags(
         (name = "queue", description = "Push a picture, take the next one"),
         (name = "live", description = "Watch, read in order without taking, push many pictures at once"),
+        (name = "control", description = "Command vehicles, or be one"),
         (name = "sessions", description = "Begin, count and drop sessions"),
         (name = "access", description = "Log in and out, and let others see something"),
         (name = "health", description = "For probes"),
@@ -68,7 +72,7 @@ pub struct Description;
 
 /// What each operation needs where there are users: a right on its session, or `user`, `admin`, or anybody who is `somebody`.
 /// Those that are not here need nothing. `tests/it/access.rs` holds the routes to it.
-const NEEDED: [(&str, &str); 22] = [
+const NEEDED: [(&str, &str); 25] = [
     ("wall", "somebody"),
     ("view", "view"),
     ("broadcast", "somebody"),
@@ -88,6 +92,9 @@ const NEEDED: [(&str, &str); 22] = [
     ("nextFrame", "view"),
     ("viewWebSocket", "somebody"),
     ("pushWebSocket", "publish"),
+    ("controlWebSocket", "command"),
+    ("sendCommand", "command"),
+    ("listenToCommands", "publish"),
     ("stats", "somebody"),
     ("metrics", "admin"),
     ("newLink", "user"),

@@ -27,7 +27,7 @@ pub(super) fn check(needs: Needs, request: &ServiceRequest) -> Result<(), Error>
             .is_some_and(|text| text.get(..6).is_some_and(|it| it.eq_ignore_ascii_case("basic ")));
     let guarded = match needs {
         Needs::OwnPage => !request.method().is_safe(),
-        Needs::Right(Right::Command) => true,
+        Needs::Right(Right::Command) | Needs::Either(..) => true,
         _ => by_itself && (is_socket || changes),
     };
     let Some(origin) = header(header::ORIGIN) else {

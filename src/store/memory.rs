@@ -377,7 +377,7 @@ impl Shared {
 
     fn sweep(&self) {
         self.with(|_, _| ());
-        self.listeners.forget_idle();
+        self.listeners.listened_to();
     }
 }
 

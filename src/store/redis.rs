@@ -4,10 +4,12 @@
 //! never pass through Lua: a push sets the frame under a key of its own and a small script then gives it its number and
 //! name; a take pops a number and the frame is read by name.
 
+mod bus;
 mod index;
 mod keys;
 mod lanes;
 mod notices;
+mod subscriber;
 mod value;
 mod vault;
 
@@ -27,15 +29,16 @@ use redis::{
 use uuid::Uuid;
 
 use self::{
+    bus::Hearers,
     index::{BATCH, Entry, Index},
     keys::Keys,
     lanes::{Attempt, Lanes},
-    notices::Notifier,
+    subscriber::Subscriber,
     value::{FrameValue, HEADER_BYTES, Header},
 };
 use super::{
-    FrameStore, Newest, Next, Notices, Pushed, RATE_LIFE, RATE_SAMPLE, Seen, SessionStats, StoreLimits, TAKEN_GRACE,
-    Taken, VIEWERS_LIFE,
+    FrameStore, Listeners, Newest, Next, Notices, Pushed, RATE_LIFE, RATE_SAMPLE, Seen, SessionStats, StoreLimits,
+    TAKEN_GRACE, Taken, VIEWERS_LIFE,
 };
 use crate::{
     error::Error,
@@ -56,7 +59,8 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 /// See the [module](self).
 pub struct RedisStore {
     lanes: Arc<Lanes>,
-    notifier: Notifier,
+    notices: Subscriber<Listeners>,
+    commands: Subscriber<Hearers>,
     index: Index,
     scripts: Scripts,
     limits: StoreLimits,
@@ -75,6 +79,9 @@ struct Scripts {
     count: Script,
     remove: Script,
     viewers: Script,
+    drive: Script,
+    leave: Script,
+    vehicle: Script,
 }
 
 /// A script's text, with what all of them share before it.
@@ -102,13 +109,17 @@ impl RedisStore {
             script!("redis/remove.lua"),
             script!("redis/viewers.lua"),
             script!("redis/index.lua"),
+            script!("redis/drive.lua"),
+            script!("redis/leave.lua"),
+            script!("redis/vehicle.lua"),
         ];
-        let [push, take, newest, after, count, remove, viewers, index] = texts.map(Script::new);
+        let [push, take, newest, after, count, remove, viewers, index, drive, leave, vehicle] = texts.map(Script::new);
         Ok(Self {
             lanes: Arc::new(Lanes::new(info.clone(), threads, texts.to_vec())?),
-            notifier: Notifier::new(info)?,
+            notices: Subscriber::new(info.clone(), Arc::default())?,
+            commands: Subscriber::new(info, Arc::default())?,
             index: Index::new(index, limits),
-            scripts: Scripts { push, take, newest, after, count, remove, viewers },
+            scripts: Scripts { push, take, newest, after, count, remove, viewers, drive, leave, vehicle },
             ttl_ms: limits.ttl.as_millis() as u64,
             limits,
             name: Uuid::new_v4(),
@@ -193,7 +204,7 @@ impl FrameStore for RedisStore {
         let value = FrameValue::new(&frame, self.ttl_ms);
         let number = self.pushes.fetch_add(1, Ordering::Relaxed);
         let waiting = keys.waiting(&format!("{}-{number}", self.name.simple()));
-        let script_keys = [keys.counter(), keys.queue(), waiting, keys.frames(), keys.channel(), keys.viewers()];
+        let script_keys = [keys.counter(), keys.queue(), waiting, keys.frames(), keys.live(), keys.viewers()];
         let (value, script_keys, size) = (&value, &script_keys, frame.bytes.len());
         let (seq, queued, dropped, begins, viewers, expired) = call
             .run(|attempt| async move {
@@ -348,8 +359,7 @@ impl FrameStore for RedisStore {
         // In this order a push between the two is removed with the session, and one after them lists it again.
         self.index.forget(&call, session).await?;
         call.run(|attempt| {
-            let mut remove =
-                evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames(), keys.channel()]);
+            let mut remove = evalsha(&self.scripts.remove, &[keys.counter(), keys.queue(), keys.frames(), keys.live()]);
             remove.arg(attempt.latest()).arg(CURSOR_STEPS);
             async move { attempt.command::<()>(&remove).await }
         })
@@ -361,7 +371,9 @@ impl FrameStore for RedisStore {
     }
 
     async fn notices(&self, session: &SessionId) -> Result<Notices, Error> {
-        self.notifier.notices(session).await
+        let notices = self.notices.audience().listen(session);
+        self.notices.subscribe(session).await?;
+        Ok(notices)
     }
 
     async fn note_viewers(&self, viewers: &[(SessionId, usize)]) -> Result<(), Error> {

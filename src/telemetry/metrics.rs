@@ -23,15 +23,18 @@ pub enum WayIn {
     WebSocket,
     /// An event of a Socket.IO client.
     SocketIo,
+    /// VICER's camera app, or another program on its port.
+    Vicer,
 }
 
 impl WayIn {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 6] = [
         (Self::Body, "body"),
         (Self::Form, "form"),
         (Self::Stream, "stream"),
         (Self::WebSocket, "websocket"),
         (Self::SocketIo, "socketio"),
+        (Self::Vicer, "vicer"),
     ];
 }
 
@@ -48,15 +51,18 @@ pub enum WayOut {
     Mjpeg,
     /// A message of a WebSocket.
     WebSocket,
+    /// To a viewer of VICER's.
+    Vicer,
 }
 
 impl WayOut {
-    const ALL: [(Self, &str); 5] = [
+    const ALL: [(Self, &str); 6] = [
         (Self::Queue, "queue"),
         (Self::Snapshot, "snapshot"),
         (Self::Cursor, "cursor"),
         (Self::Mjpeg, "mjpeg"),
         (Self::WebSocket, "websocket"),
+        (Self::Vicer, "vicer"),
     ];
 }
 
@@ -69,6 +75,76 @@ const STORE_BOUNDS: [f64; 11] = [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.
 struct Traffic {
     frames: IntCounter,
     bytes: IntCounter,
+}
+
+/// What is counted of commands.
+#[derive(Clone)]
+pub struct ControlMetrics {
+    commands: IntCounter,
+    dropped: IntCounterVec,
+    stops: IntCounterVec,
+    /// Vehicles that are connected to this server.
+    pub vehicles: IntGauge,
+    /// Operators that are.
+    pub operators: IntGauge,
+}
+
+/// Why a command was not handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It was too old.
+    Late,
+    /// Its operator does not hold the wheel.
+    NotDriving,
+    /// Nobody listened.
+    NoVehicle,
+    /// There were too many.
+    Flood,
+    /// The vehicle was stopped before it got there.
+    Stopped,
+    /// The store was away.
+    Store,
+}
+
+/// Why a vehicle was sent its stop message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Its lease has run out.
+    Lease,
+    /// Its operator has left.
+    Left,
+    /// This server ends.
+    Shutdown,
+}
+
+impl ControlMetrics {
+    /// Counts commands that a vehicle was sent.
+    pub fn handed_on(&self) {
+        self.commands.inc();
+    }
+
+    /// Counts commands that were not handed on.
+    pub fn dropped(&self, commands: u64, why: Dropped) {
+        let reason = match why {
+            Dropped::Late => "late",
+            Dropped::NotDriving => "not_driving",
+            Dropped::NoVehicle => "no_vehicle",
+            Dropped::Flood => "flood",
+            Dropped::Stopped => "stopped",
+            Dropped::Store => "store",
+        };
+        self.dropped.with_label_values(&[reason]).inc_by(commands);
+    }
+
+    /// Counts a stop message.
+    pub fn stopped(&self, why: Stopped) {
+        let reason = match why {
+            Stopped::Lease => "lease",
+            Stopped::Left => "left",
+            Stopped::Shutdown => "shutdown",
+        };
+        self.stops.with_label_values(&[reason]).inc();
+    }
 }
 
 /// Every metric of one server.
@@ -84,6 +160,7 @@ pub struct Metrics {
     viewers: IntGauge,
     phones: IntGauge,
     refused: IntCounterVec,
+    control: ControlMetrics,
     sessions: IntGauge,
     delivery: Histogram,
     store_seconds: HistogramVec,
@@ -133,6 +210,24 @@ impl Metrics {
                 "Pictures of Socket.IO clients that were refused, by the error's code.",
                 "code",
             )?,
+            control: ControlMetrics {
+                commands: registered(
+                    &registry,
+                    IntCounter::new("image_streamer_commands_total", "Commands that vehicles were sent.")?,
+                )?,
+                dropped: counters(
+                    "image_streamer_commands_dropped_total",
+                    "Commands that were not handed on, by reason; one for each vehicle where they got as far.",
+                    "reason",
+                )?,
+                stops: counters(
+                    "image_streamer_stops_total",
+                    "Stop messages that vehicles were sent, by reason.",
+                    "reason",
+                )?,
+                vehicles: gauge("image_streamer_vehicles", "Vehicles that are connected to this server.")?,
+                operators: gauge("image_streamer_operators", "Operators that are connected to this server.")?,
+            },
             sessions: gauge("image_streamer_sessions", "Sessions in the store.")?,
             delivery: registered(&registry, Histogram::with_opts(delivery.buckets(DELIVERY_BOUNDS.into()))?)?,
             store_seconds: registered(
@@ -186,6 +281,11 @@ impl Metrics {
     /// Counts a Socket.IO client's picture that was refused, by its error's code.
     pub fn refused(&self, code: &'static str) {
         self.refused.with_label_values(&[code]).inc();
+    }
+
+    /// What is counted of commands.
+    pub fn control(&self) -> &ControlMetrics {
+        &self.control
     }
 
     /// The times and the errors of one operation of the store.

@@ -21,8 +21,8 @@ pub enum Message {
     TooLarge,
     /// To be answered by a pong with the same bytes.
     Ping(Bytes),
-    /// The answer to a ping.
-    Pong,
+    /// The answer to a ping, with its bytes.
+    Pong(Bytes),
     /// The end.
     Close,
 }
@@ -111,7 +111,7 @@ impl Decoder {
             Frame::Binary(bytes) => Some(Message::Binary(Bytes::copy_from_slice(&bytes))),
             Frame::Text(bytes) => Some(Message::Text(String::from_utf8_lossy(&bytes).into_owned())),
             Frame::Ping(bytes) => Some(Message::Ping(bytes)),
-            Frame::Pong(_) => Some(Message::Pong),
+            Frame::Pong(bytes) => Some(Message::Pong(bytes)),
             Frame::Close(_) => Some(Message::Close),
             Frame::Continuation(Item::FirstBinary(bytes)) => self.begin(false, &bytes),
             Frame::Continuation(Item::FirstText(bytes)) => self.begin(true, &bytes),

@@ -7,14 +7,14 @@ use std::{
 };
 
 /// From the street to the cellar. Modules on one line never use each other.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["main"],
     &["androidcam", "demo", "healthcheck", "user_command"],
     &["app"],
-    &["gateway"],
+    &["gateway", "vicer"],
     &["redirect", "tls"],
     &["http"],
-    &["ingest", "egress", "api", "account", "acme"],
+    &["ingest", "egress", "control", "api", "account", "acme"],
     &["ui", "edge"],
     &["hub", "auth"],
     &["telemetry"],
@@ -22,6 +22,7 @@ const ORDER: [&[&str]; 15] = [
     &["store"],
     &["websocket"],
     &["connection"],
+    &["port"],
     &["reload"],
 ];
 /// What everything may use. These use only each other, in this order.

@@ -11,7 +11,8 @@ use crate::session::SessionId;
 pub(super) const INDEX_SHARDS: usize = 16;
 
 const PREFIX: &str = "is:{";
-const CHANNEL_SUFFIX: &str = "}:live";
+const LIVE_SUFFIX: &str = "}:live";
+const CONTROL_SUFFIX: &str = "}:control";
 
 /// The keys of one session.
 #[derive(Clone, Copy)]
@@ -50,8 +51,23 @@ impl Keys<'_> {
     }
 
     /// Channel: every number as it is given.
-    pub(super) fn channel(self) -> String {
-        self.key(CHANNEL_SUFFIX)
+    pub(super) fn live(self) -> String {
+        self.key(LIVE_SUFFIX)
+    }
+
+    /// Channel: what operators say to vehicles, and what they are told.
+    pub(super) fn control(self) -> String {
+        self.key(CONTROL_SUFFIX)
+    }
+
+    /// String: who holds the wheel.
+    pub(super) fn wheel(self) -> String {
+        self.key("}:wheel")
+    }
+
+    /// Hash: by vehicle, what operators are told of it and until when that holds.
+    pub(super) fn vehicles(self) -> String {
+        self.key("}:vehicles")
     }
 
     /// String: which producer pushes to it, where only one at a time does.
@@ -98,9 +114,18 @@ pub(super) fn ended_login(login: Uuid) -> String {
     format!("is:ended:{}", login.simple())
 }
 
-/// The session that a channel tells of.
-pub(super) fn session_of_channel(channel: &[u8]) -> Option<SessionId> {
-    std::str::from_utf8(channel).ok()?.strip_prefix(PREFIX)?.strip_suffix(CHANNEL_SUFFIX)?.parse().ok()
+/// The session whose pushes a channel tells of.
+pub(super) fn session_of_live(channel: &[u8]) -> Option<SessionId> {
+    session_of(channel, LIVE_SUFFIX)
+}
+
+/// The session whose commands a channel carries.
+pub(super) fn session_of_control(channel: &[u8]) -> Option<SessionId> {
+    session_of(channel, CONTROL_SUFFIX)
+}
+
+fn session_of(channel: &[u8], suffix: &str) -> Option<SessionId> {
+    std::str::from_utf8(channel).ok()?.strip_prefix(PREFIX)?.strip_suffix(suffix)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -110,7 +135,9 @@ mod tests {
     #[test]
     fn a_channel_leads_back_to_its_session() {
         let session: SessionId = "front-door@home".parse().unwrap();
-        assert_eq!(session_of_channel(Keys(&session).channel().as_bytes()), Some(session));
-        assert_eq!(session_of_channel(b"something else"), None);
+        let keys = Keys(&session);
+        assert_eq!(session_of_live(keys.live().as_bytes()).as_ref(), Some(&session));
+        assert_eq!(session_of_control(keys.control().as_bytes()).as_ref(), Some(&session));
+        assert_eq!((session_of_live(b"something else"), session_of_live(keys.control().as_bytes())), (None, None));
     }
 }

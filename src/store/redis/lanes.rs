@@ -140,8 +140,14 @@ impl Attempt {
     /// The deadline by Redis's own clock, in Unix milliseconds. A script that starts later than this does nothing:
     /// its caller has been told that the call failed. So what waited in a stopped Redis is not done when it goes on.
     pub(super) fn latest(&self) -> String {
+        format!("{:.3}", self.redis_time(self.deadline))
+    }
+
+    /// A moment of ours by Redis's clock, in Unix milliseconds: never later than it was, and sooner by a way back at most.
+    pub(super) fn redis_time(&self, moment: Instant) -> f64 {
         let (at, redis_ms) = self.link.redis_clock;
-        format!("{:.3}", redis_ms + self.deadline.duration_since(at).as_secs_f64() * 1000.0)
+        let after = moment.saturating_duration_since(at).as_secs_f64();
+        redis_ms + (after - at.saturating_duration_since(moment).as_secs_f64()) * 1000.0
     }
 
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {

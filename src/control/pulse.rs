@@ -1,0 +1,88 @@
+//! [`Pulse`]: whether this process runs, or was held up: stopped, swapped out, moved to another machine.
+//!
+//! What comes in meanwhile waits in the kernel, and seems to have just come when it is read.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How often it beats.
+const BEAT: Duration = Duration::from_millis(50);
+/// How long what waited in the kernel may take to be read, once the process runs again.
+const CATCHING_UP: Duration = Duration::from_millis(200);
+
+pub(super) struct Pulse {
+    beats: Arc<Mutex<Beats>>,
+    /// Held up for less than this, it makes nothing too late.
+    patience: Duration,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Beats {
+    last: Instant,
+    /// Until then what is read may have waited.
+    catching_up: Instant,
+}
+
+impl Beats {
+    fn beat(&mut self, now: Instant, patience: Duration) {
+        if now.saturating_duration_since(self.last) > patience {
+            self.catching_up = now + CATCHING_UP;
+        }
+        self.last = now;
+    }
+
+    fn was_held_up(&self, now: Instant, patience: Duration) -> bool {
+        // Whoever reads may have been woken before the task that beats.
+        now.saturating_duration_since(self.last) > patience || now < self.catching_up
+    }
+}
+
+impl Pulse {
+    pub(super) fn new(patience: Duration) -> Self {
+        let now = Instant::now();
+        let patience = patience.max(BEAT * 2);
+        let beats = Arc::new(Mutex::new(Beats { last: now, catching_up: now }));
+        let beating = beats.clone();
+        let task = tokio::spawn(async move {
+            let mut beat = interval(BEAT);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                beat.tick().await;
+                beating.lock().unwrap_or_else(PoisonError::into_inner).beat(Instant::now(), patience);
+            }
+        });
+        Self { beats, patience, _task: AbortOnDropHandle::new(task) }
+    }
+
+    pub(super) fn was_held_up(&self) -> bool {
+        let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.was_held_up(Instant::now(), self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_right_after_a_halt_may_have_waited_and_what_is_read_later_has_not() {
+        let (start, patience) = (Instant::now(), Duration::from_millis(500));
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut beats = Beats { last: start, catching_up: start };
+        for ms in [50, 100, 400, 880] {
+            beats.beat(at(ms), patience);
+            assert!(!beats.was_held_up(at(ms + 400), patience));
+        }
+        // Before the first beat after it, and after that.
+        assert!(beats.was_held_up(at(2000), patience));
+        beats.beat(at(2000), patience);
+        assert!(beats.was_held_up(at(2199), patience));
+        assert!(!beats.was_held_up(at(2200), patience));
+    }
+}
