@@ -117,6 +117,7 @@ fn routes(app: &mut ServiceConfig) {
         .service(at("/openapi.json").public(openapi::serve))
         .service(at("/").read(Somebody, ui::wall))
         .service(at("/view/{session}").read(VIEW, ui::view))
+        .service(at("/drive/{session}").read(COMMAND, ui::drive))
         .service(at("/broadcast").read(Somebody, ui::broadcast))
         .service(at("/webcam").read(VIEW, ui::webcam))
         .service(at("/docs").public(ui::docs))

@@ -39,9 +39,10 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// What pages are made of: name, type, content.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 10] = [
     ("broadcast.js", SCRIPT, include_str!("ui/broadcast.js")),
     ("docs.js", SCRIPT, include_str!("ui/docs.js")),
+    ("drive.js", SCRIPT, include_str!("ui/drive.js")),
     ("icon.svg", "image/svg+xml", include_str!("ui/icon.svg")),
     ("live.js", SCRIPT, include_str!("ui/live.js")),
     ("page.js", SCRIPT, include_str!("ui/page.js")),
@@ -108,6 +109,14 @@ struct ViewPage {
     session: SessionId,
     /// Rights on it that the visitor may give away, and words for them.
     rights: Vec<(&'static str, &'static str)>,
+    may_drive: bool,
+}
+
+#[derive(Template)]
+#[template(path = "drive.html")]
+struct DrivePage {
+    site: Site,
+    session: SessionId,
 }
 
 #[derive(Template)]
@@ -183,11 +192,26 @@ pub async fn view(session: SessionId, visitor: Visitor, request: HttpRequest) ->
         Right::Publish => "pushing pictures",
         Right::View => "watching",
         Right::Take => "taking pictures off the queue",
-        Right::Command => "commands",
+        Right::Command => "driving, and watching",
     };
     let rights = Right::ALL.into_iter().filter(|right| visitor.may_give(*right, &session));
     let rights = rights.map(|right| (right.name(), words(right))).collect();
-    page(StatusCode::OK, &ViewPage { site: Site::of(&request), session, rights })
+    let may_drive = visitor.may(Right::Command, &session).is_ok();
+    page(StatusCode::OK, &ViewPage { site: Site::of(&request), session, rights, may_drive })
+}
+
+/// A vehicle: what its camera sees, and what drives it.
+#[utoipa::path(
+    get, path = "/drive/{session}", tag = "pages", operation_id = "drive",
+    params(("session" = String, Path, description = "1 to 128 characters of A-Z a-z 0-9 . _ @ -")),
+    responses(
+        (status = 200, description = "a page", content_type = "text/html", body = String),
+        (status = 400, description = "not a session id", body = ErrorBody),
+        (status = 503, description = "the login cannot be checked now", body = ErrorBody),
+    ),
+)]
+pub async fn drive(session: SessionId, request: HttpRequest) -> HttpResponse {
+    page(StatusCode::OK, &DrivePage { site: Site::of(&request), session })
 }
 
 /// This device as a camera.

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_vehicle_says_what_stops_it_as_text_or_as_bytes() {
-        let stop = |query| terms(query).unwrap().stop;
+        let stop = |query: &str| terms(query).unwrap().stop;
         let text = |text: &'static str| Some(Words { is_text: true, bytes: text.into() });
         let bytes = |bytes: &'static [u8]| Some(Words { is_text: false, bytes: Bytes::from_static(bytes) });
         assert_eq!(stop("stop=STOP"), text("STOP"));

@@ -145,7 +145,7 @@ async fn identify(needs: Needs, auth: &web::Data<Auth>, request: &ServiceRequest
     request.extensions_mut().insert(visitor.clone());
     match needs {
         Needs::Right(_) | Needs::Either(..) => {
-            check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?
+            check(needs, &visitor, Some(&SessionId::extract(request.request()).await?))?;
         }
         _ => check(needs, &visitor, None)?,
     }

@@ -52,6 +52,7 @@ use crate::{account, acme, api, control, egress, ingest, ui, wire::header::LOGIN
         acme::challenge,
         ui::wall,
         ui::view,
+        ui::drive,
         ui::broadcast,
         ui::webcam,
         ui::docs,
@@ -72,9 +73,10 @@ pub struct Description;
 
 /// What each operation needs where there are users: a right on its session, or `user`, `admin`, or anybody who is `somebody`.
 /// Those that are not here need nothing. `tests/it/access.rs` holds the routes to it.
-const NEEDED: [(&str, &str); 25] = [
+const NEEDED: [(&str, &str); 26] = [
     ("wall", "somebody"),
     ("view", "view"),
+    ("drive", "command"),
     ("broadcast", "somebody"),
     ("webcam", "view"),
     ("watchDefault", "view"),

@@ -158,11 +158,15 @@ link?.addEventListener("submit", async (event) => {
 });
 byId("link-copy")?.addEventListener("click", ({ target }) => copy(byId("link-url").value, target));
 
+const drive = byId("drive");
+// A guest's token goes along.
+if (drive) drive.href = address(`drive/${session}`).href;
+
 /** Where a link for this right leads a person to. */
 function linkTo(right, token) {
   if (right === "view") return address(`view/${session}`, { token }).href;
   if (right === "publish") return address("broadcast", { session, token }).href;
-  return address(`${right === "take" ? "image" : "control"}/${session}`, { token }).href;
+  return address(`${right === "take" ? "image" : "drive"}/${session}`, { token }).href;
 }
 
 setInterval(tick, TICK);

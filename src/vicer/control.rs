@@ -28,6 +28,9 @@ use crate::{
 /// Commands of one controller that wait at most while the bus takes one. Beyond it the oldest is dropped.
 const MAX_WAITING: usize = 64;
 
+/// A command that is being handed on.
+type Calling = Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
+
 /// The control port.
 #[derive(Clone)]
 pub struct Control {
@@ -93,7 +96,7 @@ impl Control {
         let leaving = Leaving::new(self);
         let (mut buffer, reads) = ([0; MAX_FIRST_BYTES], reads());
         let mut waiting: VecDeque<(Bytes, Instant)> = VecDeque::new();
-        let mut calling: Option<Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>> = None;
+        let mut calling: Option<Calling> = None;
         loop {
             if calling.is_none()
                 && let Some((bytes, received)) = waiting.pop_front()

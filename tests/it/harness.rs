@@ -4,6 +4,8 @@ pub mod acme;
 pub mod axe;
 pub mod browser;
 pub mod cameras;
+pub mod drivers;
+pub mod example;
 pub mod link;
 pub mod nginx;
 pub mod page_log;

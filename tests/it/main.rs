@@ -16,6 +16,7 @@ mod bad_input;
 mod browser;
 mod caps;
 mod command_line;
+mod control;
 mod cors;
 mod cross_site;
 mod cursor;

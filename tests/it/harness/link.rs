@@ -27,6 +27,8 @@ struct State {
     is_silent: bool,
     /// How often it has fallen silent. What was open then never gets through again, as where a router forgets connections.
     silences: u32,
+    /// Whether everything waits, to get through later.
+    is_held: bool,
     /// What gets through in each direction; everything where there is no limit.
     bytes_per_second: Option<NonZeroU32>,
     /// How long a connection that begins with a WebSocket takes to get through.
@@ -59,6 +61,20 @@ impl Link {
     /// What is opened from now on gets through, and what was opened in the silence.
     pub fn heal(&self) {
         self.state.send_modify(|state| state.is_silent = false);
+    }
+
+    /// Nothing gets through until it is let go; then all of it does, at once.
+    pub fn hold(&self) {
+        self.state.send_modify(|state| state.is_held = true);
+    }
+
+    /// See [`Self::hold`].
+    pub fn let_go(&self) {
+        self.state.send_modify(|state| state.is_held = false);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Only so many bytes a second get through in each direction of a connection.
@@ -106,6 +122,10 @@ async fn carry(mut browser: TcpStream, server: SocketAddr, states: watch::Receiv
         tokio::time::sleep(websockets_after).await;
     }
     let Ok(mut server) = connect(server).await else { return };
+    // What the ends do not hold back, the way does not either.
+    if browser.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+        return;
+    }
     let (from_browser, to_browser) = browser.split();
     let (from_server, to_server) = server.split();
     // Whichever end goes, the other one follows.
@@ -131,7 +151,7 @@ async fn pass(
     let mut buffer = [0; PACKET];
     loop {
         let length = from.read(&mut buffer).await?;
-        let passes = |state: &State| state.silences == opened && !state.is_silent;
+        let passes = |state: &State| state.silences == opened && !state.is_silent && !state.is_held;
         let limit = states.wait_for(passes).await.map_err(io::Error::other)?.bytes_per_second;
         if length == 0 {
             return Ok(());
