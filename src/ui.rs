@@ -3,18 +3,19 @@
 //! Templates, scripts and styles are beside this file. Every link in them is relative, so that pages work below any path and
 //! behind any proxy. Templates escape what is put into them.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::HashMap, io::Write, sync::LazyLock};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
     http::{
         StatusCode,
-        header::{self, EntityTag, Header, IfNoneMatch},
+        header::{self, AcceptEncoding, Encoding, EntityTag, Header, IfNoneMatch},
     },
     web,
 };
 use askama::Template;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use flate2::{Compression, write::GzEncoder};
 use ring::digest;
 use utoipa_swagger_ui::Config as DocsConfig;
 
@@ -276,25 +277,35 @@ pub fn error_page(request: &HttpRequest, status: StatusCode, message: &str, logi
     page(status, &ErrorPage { site, status: status.as_u16(), heading, message, login })
 }
 
-/// A part of pages, with what tells whether it has changed.
+/// A part of pages, with what tells whether it has changed; as it is, and smaller for browsers that take it so.
 struct Asset {
     content_type: String,
-    bytes: web::Bytes,
-    tag: EntityTag,
+    plain: (web::Bytes, EntityTag),
+    gzip: (web::Bytes, EntityTag),
 }
 
 impl Asset {
     fn new(content_type: &str, bytes: impl Into<web::Bytes>) -> Self {
         let bytes = bytes.into();
-        let digest = digest::digest(&digest::SHA256, &bytes);
-        let tag = EntityTag::new_strong(BASE64_URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12]));
-        Self { content_type: content_type.to_owned(), bytes, tag }
+        let mut gzip = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::best());
+        // Writing to memory does not fail.
+        let gzip = gzip.write_all(&bytes).and_then(|()| gzip.finish()).map(web::Bytes::from).unwrap_or_default();
+        let tagged = |bytes: web::Bytes| {
+            let digest = digest::digest(&digest::SHA256, &bytes);
+            let tag = EntityTag::new_strong(BASE64_URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12]));
+            (bytes, tag)
+        };
+        Self { content_type: content_type.to_owned(), plain: tagged(bytes), gzip: tagged(gzip) }
     }
 
     /// A browser asks each time whether it has changed: after an update no page is put together from two versions.
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        let takes_gzip = AcceptEncoding::parse(request).is_ok_and(|accepted| {
+            accepted.negotiate([Encoding::gzip(), Encoding::identity()].iter()) == Some(Encoding::gzip())
+        });
+        let (bytes, tag) = if takes_gzip { &self.gzip } else { &self.plain };
         let is_known = match IfNoneMatch::parse(request) {
-            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|tag| tag.weak_eq(&self.tag)),
+            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
             Ok(IfNoneMatch::Any) => true,
             Err(_) => false,
         };
@@ -302,11 +313,17 @@ impl Asset {
             true => HttpResponse::NotModified(),
             false => HttpResponse::Ok(),
         };
-        response.insert_header((header::CACHE_CONTROL, "no-cache")).insert_header(header::ETag(self.tag.clone()));
+        response
+            .insert_header((header::CACHE_CONTROL, "no-cache"))
+            .insert_header((header::VARY, "accept-encoding"))
+            .insert_header(header::ETag(tag.clone()));
         if is_known {
             return response.finish();
         }
-        response.content_type(&*self.content_type).body(self.bytes.clone())
+        if takes_gzip {
+            response.insert_header((header::CONTENT_ENCODING, "gzip"));
+        }
+        response.content_type(&*self.content_type).body(bytes.clone())
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     target::Target,
 };
 
-/// What a frame may take to arrive after the last one was posted.
-const DRAIN: Duration = Duration::from_secs(2);
+/// What a frame, or a command, may take to arrive after the last one was sent.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
 impl Bench {
     /// Counts at each audience the frames posted from now on, for the time that was asked for. CPU time and memory are
@@ -58,10 +58,7 @@ impl Bench {
             let counted = || receipts.iter().filter(counts);
             let mut delays: Vec<u64> = counted().map(|it| it.received.saturating_sub(it.stamp.sent)).collect();
             delays.sort_unstable();
-            let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share: f64| {
-                let at = (delays.len() as f64 * share).ceil() as usize;
-                delays.get(at.max(1) - 1).map_or(f64::NAN, |&it| it as f64 / 1e3)
-            });
+            let [p50, p99, max] = quantiles(&delays, [0.5, 0.99, 1.0]);
             let end = counted().map(|it| it.received).max().unwrap_or(begun + 1);
             let (due, delivered) = (due(audience) as f64, delays.len() as f64);
             let (share, lost, rate) = (delivered / due * 1e2, due - delivered, delivered / (end - begun) as f64 * 1e6);
@@ -72,7 +69,7 @@ impl Bench {
             let (posted, faults) = (posted as f64, faults.len() as f64);
             let figures =
                 [posted, delivered, share, lost, rate, p50, p99, max, cpu, rss, peak, client, refused, faults];
-            Sample { side, figures }
+            Sample { side, columns: &FRAME_COLUMNS, figures: figures.to_vec() }
         };
         Ok(audiences.iter().map(sample).collect())
     }
@@ -91,7 +88,10 @@ impl Bench {
 }
 
 /// What a sample tells: the column's name, its width and decimals, and the name in the JSON with the unit.
-const FIGURES: [(&str, usize, usize, &str); 14] = [
+pub(crate) type Column = (&'static str, usize, usize, &'static str);
+
+/// Of frames.
+pub(crate) const FRAME_COLUMNS: [Column; 14] = [
     ("posted", 8, 0, "frames_posted"),
     ("delivered", 10, 0, "deliveries"),
     ("of due", 8, 2, "delivered_percent"),
@@ -112,32 +112,60 @@ const FIGURES: [(&str, usize, usize, &str); 14] = [
 
 pub(crate) struct Sample {
     pub(crate) side: &'static str,
-    figures: [f64; FIGURES.len()],
+    pub(crate) columns: &'static [Column],
+    /// One for each column.
+    pub(crate) figures: Vec<f64>,
 }
 
 impl Sample {
-    pub(crate) fn header() {
-        let names = FIGURES.map(|(name, width, ..)| format!("{name:>width$}"));
-        println!("{:14}{}", "", names.concat());
+    pub(crate) fn header(columns: &[Column]) {
+        let names = columns.iter().map(|(name, width, ..)| format!("{name:>width$}"));
+        println!("{:14}{}", "", names.collect::<String>());
     }
 
     pub(crate) fn print(&self) {
         let cell = |(&(_, width, decimals, _), figure): (&_, &f64)| format!("{figure:>width$.decimals$}");
-        println!("{:14}{}", self.side, FIGURES.iter().zip(&self.figures).map(cell).collect::<String>());
+        println!("{:14}{}", self.side, self.columns.iter().zip(&self.figures).map(cell).collect::<String>());
     }
 
     pub(crate) fn figure(&self, name: &str) -> f64 {
-        self.figures[FIGURES.iter().position(|it| it.3 == name).expect("a figure of that name")]
+        self.figures[self.columns.iter().position(|it| it.3 == name).expect("a figure of that name")]
     }
 
     pub(crate) fn json(&self) -> Value {
-        let figures = FIGURES.iter().zip(self.figures).map(|(it, figure)| (it.3.to_owned(), json!(figure)));
+        let figures = self.columns.iter().zip(&self.figures).map(|(it, figure)| (it.3.to_owned(), json!(figure)));
         figures.chain([("side".to_owned(), json!(self.side))]).collect()
     }
 }
 
+/// The delays that these shares of all are not above, in milliseconds. What they are of is in order, in microseconds.
+pub(crate) fn quantiles<const N: usize>(delays: &[u64], shares: [f64; N]) -> [f64; N] {
+    shares.map(|share| {
+        let at = (delays.len() as f64 * share).ceil() as usize;
+        delays.get(at.max(1) - 1).map_or(f64::NAN, |&it| it as f64 / 1e3)
+    })
+}
+
+/// The ratios of the medians of one side to those of its peers, where there are any of both.
+pub(crate) fn compare(
+    samples: &[Sample],
+    side: &str,
+    peers: impl Iterator<Item = &'static str>,
+    figures: &[&str],
+) -> serde_json::Map<String, Value> {
+    let has = |side: &str| samples.iter().any(|it| it.side == side);
+    let mut found = serde_json::Map::new();
+    for peer in peers.filter(|peer| *peer != side && has(side) && has(peer)) {
+        let ratios = figures.iter().map(|&it| (it, median(samples, side, it) / median(samples, peer, it)));
+        let told = ratios.clone().map(|(name, it)| format!("{name} {it:.2}"));
+        println!("{side}/{peer}: {}", told.collect::<Vec<_>>().join(", "));
+        found.insert(format!("{side}/{peer}"), ratios.map(|(name, it)| (name.to_owned(), json!(it))).collect());
+    }
+    found
+}
+
 /// The middle one of the figures of one side.
-pub(crate) fn median(samples: &[Sample], side: &str, name: &str) -> f64 {
+fn median(samples: &[Sample], side: &str, name: &str) -> f64 {
     let mut figures: Vec<f64> = samples.iter().filter(|it| it.side == side).map(|it| it.figure(name)).collect();
     figures.sort_by(f64::total_cmp);
     let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);

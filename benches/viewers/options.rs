@@ -4,9 +4,11 @@ use std::{fs, num::NonZero, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-use crate::{HEALTHY, OTHER_FILES, PAIRS, REPLICA_VIEWERS, Result, STALLED, program::find, target::find_nchan};
+use crate::{
+    CONTROL_VIEWERS, HEALTHY, OTHER_FILES, PAIRS, REPLICA_VIEWERS, Result, STALLED, program::find, target::find_nchan,
+};
 
-const INSTALL: &str = "apt-get install -y nginx-light libnginx-mod-nchan redis-server";
+const INSTALL: &str = "apt-get install -y nginx-light libnginx-mod-nchan redis-server mosquitto mosquitto-clients";
 const SERVER: &str = match option_env!("CARGO_BIN_EXE_image-streamer") {
     Some(built) => built,
     None => "target/release/image-streamer",
@@ -18,6 +20,7 @@ pub(crate) enum Scenario {
     Pairs,
     Stalled,
     Replicas,
+    Control,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -42,7 +45,7 @@ impl Side {
 #[command(bin_name = "cargo bench --bench viewers --")]
 pub(crate) struct Options {
     /// What to run.
-    #[arg(default_values = ["viewers", "pairs", "stalled"])]
+    #[arg(default_values = ["viewers", "pairs", "stalled", "control"])]
     scenarios: Vec<Scenario>,
     /// How many viewers the scenario `viewers` has, in turn.
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "200,1000")]
@@ -50,15 +53,15 @@ pub(crate) struct Options {
     /// How long each measurement is.
     #[arg(long, value_name = "S", default_value = "10")]
     pub(crate) seconds: NonZero<u64>,
-    /// Measurements of each side in `viewers`; ratios are those of the medians.
+    /// Measurements of each side in `viewers` and `control`; ratios are those of the medians.
     #[arg(long, value_name = "R", default_value = "1")]
     pub(crate) rounds: NonZero<usize>,
     /// Sides of `viewers`.
     #[arg(long, value_name = "SIDE", value_delimiter = ',', default_value = "server,bare,nchan")]
     pub(crate) sides: Vec<Side>,
-    /// Runs `replicas` too.
+    /// Runs `replicas` too, and `control` also between two servers on a Redis.
     #[arg(long)]
-    redis: bool,
+    pub(crate) redis: bool,
     /// The server [default: as built].
     #[arg(long, value_name = "FILE", default_value = SERVER, hide_default_value = true)]
     pub(crate) server: PathBuf,
@@ -71,6 +74,9 @@ pub(crate) struct Options {
     /// Is the bare writer, with so many threads.
     #[arg(long, hide = true)]
     pub(crate) bare: Option<NonZero<usize>>,
+    /// Is the WebSocket relay beside this server's.
+    #[arg(long, hide = true)]
+    pub(crate) echo: bool,
     /// Every bench is told so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,16 +90,21 @@ impl Options {
     /// Names everything that is missing at once.
     pub(crate) fn check(&self) -> Result {
         let mut missing = Vec::new();
-        let [viewers, pairs, stalled, replicas] =
-            [Scenario::Viewers, Scenario::Pairs, Scenario::Stalled, Scenario::Replicas].map(|it| self.runs(it));
+        let [viewers, pairs, stalled, replicas, control] =
+            [Scenario::Viewers, Scenario::Pairs, Scenario::Stalled, Scenario::Replicas, Scenario::Control]
+                .map(|it| self.runs(it));
         let side = |side| viewers && self.sides.contains(&side);
         if side(Side::Nchan) && find_nchan().is_none() {
             missing.push(format!("nginx with ngx_nchan_module.so. To install:\n{INSTALL}"));
         }
+        if control {
+            let lacking = ["mosquitto", "mosquitto_pub", "mosquitto_sub"].into_iter().filter(|it| find(it).is_none());
+            missing.extend(lacking.map(|it| format!("{it}. To install:\n{INSTALL}")));
+        }
         if replicas && find("redis-server").is_none() {
             missing.push(format!("redis-server. To install:\n{INSTALL}"));
         }
-        if (side(Side::Server) || pairs || stalled || replicas) && !self.server.is_file() {
+        if (side(Side::Server) || pairs || stalled || replicas || control) && !self.server.is_file() {
             missing.push(format!("{}. To build:\ncargo build --release", self.server.display()));
         }
         let crowd = self.viewers.iter().map(|it| it.get()).max().filter(|_| viewers);
@@ -102,6 +113,7 @@ impl Options {
             pairs.then_some(2 * PAIRS),
             stalled.then_some(HEALTHY + STALLED),
             replicas.then_some(REPLICA_VIEWERS),
+            control.then_some(CONTROL_VIEWERS),
         ];
         let needed = connections.into_iter().flatten().max().unwrap_or_default() + OTHER_FILES;
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();

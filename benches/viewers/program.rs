@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader},
     net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -31,6 +31,11 @@ pub(crate) struct Running(Child);
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         command.spawn().map(Self).map_err(|error| format!("{}: {error}", command.get_program().display()).into())
+    }
+
+    /// Its standard input and output, as far as they are pipes that nobody has taken yet.
+    pub(crate) fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>) {
+        (self.0.stdin.take(), self.0.stdout.take())
     }
 
     /// The process and all that live below it.

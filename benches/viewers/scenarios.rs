@@ -9,7 +9,7 @@ use crate::{
     Bench, FRAMES, HEALTHY, KIB, PAIR_FRAMES, PAIRS, Pace, REPLICA_VIEWERS, Result, STALLED, WARM_UP,
     audience::Audience,
     crew::Crew,
-    measure::{Sample, median},
+    measure::{FRAME_COLUMNS, Sample, compare},
     options::{Scenario, Side},
     program::{cores, cpu_seconds, start_redis},
     target::Target,
@@ -20,7 +20,7 @@ impl Bench {
         const RATIOS: [&str; 4] =
             ["deliveries_per_second", "delay_p50_ms", "delay_p99_ms", "cpu_seconds_per_1000_deliveries"];
         println!("\nviewers: {viewers} of one session, {}", describe(FRAMES));
-        Sample::header();
+        Sample::header(&FRAME_COLUMNS);
         let (mut samples, mut faults) = (Vec::new(), Vec::new());
         for round in 0..self.options.rounds.get() {
             for turn in 0..self.options.sides.len() {
@@ -35,16 +35,7 @@ impl Bench {
                 }
             }
         }
-        let mut ratios = serde_json::Map::new();
-        let has_server = samples.iter().any(|it| it.side == "server");
-        for peer in self.options.sides.iter().map(|it| it.name()).filter(|it| has_server && *it != "server") {
-            let ratio = RATIOS.map(|it| (it, median(&samples, "server", it) / median(&samples, peer, it)));
-            println!("server/{peer}: {}", ratio.map(|(name, it)| format!("{name} {it:.2}")).join(", "));
-            ratios.insert(
-                format!("server/{peer}"),
-                ratio.map(|(name, it)| (name.to_owned(), json!(it))).into_iter().collect(),
-            );
-        }
+        let ratios = compare(&samples, "server", self.options.sides.iter().map(|it| it.name()), &RATIOS);
         let samples: Vec<Value> = samples.iter().map(Sample::json).collect();
         Ok(json!({ "viewers": viewers, "samples": samples, "ratios_of_medians": ratios, "faults": faults }))
     }
@@ -144,6 +135,12 @@ impl Bench {
         if self.options.runs(Scenario::Replicas) {
             keep("replicas", self.replicas().await);
         }
+        if self.options.runs(Scenario::Control) {
+            keep("control", self.control().await);
+            if self.options.redis {
+                keep("control_replicas", self.control_replicas().await);
+            }
+        }
         if let Some(path) = &self.options.json {
             fs::write(path, format!("{results:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
         }
@@ -151,12 +148,12 @@ impl Bench {
     }
 }
 
-fn describe(pace: Pace) -> String {
+pub(crate) fn describe(pace: Pace) -> String {
     format!("{} KiB every {} ms", pace.bytes / KIB, pace.period.as_millis())
 }
 
 fn report(samples: &[Sample]) -> Value {
-    Sample::header();
+    Sample::header(&FRAME_COLUMNS);
     samples.iter().for_each(Sample::print);
     json!({ "samples": samples.iter().map(Sample::json).collect::<Vec<_>>() })
 }

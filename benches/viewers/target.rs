@@ -1,4 +1,4 @@
-//! What frames are posted to: this server, the bare writer, or nchan.
+//! What frames are posted to: this server, the bare writer, or nchan. And what commands go through beside this server.
 
 use std::{
     env, fs,
@@ -44,6 +44,11 @@ impl Target {
         // One thread less than there are cores is what this server starts.
         let threads = options.workers.map_or((cores() - 1).max(1), NonZero::get).to_string();
         Self::telling(Command::new(env::current_exe()?).args(["--bare", &threads]).stdin(Stdio::piped()))
+    }
+
+    /// Hands on commands and nothing else.
+    pub(crate) fn echo() -> Result<Self> {
+        Self::telling(Command::new(env::current_exe()?).arg("--echo").stdin(Stdio::piped()))
     }
 
     fn telling(command: &mut Command) -> Result<Self> {
@@ -97,6 +102,27 @@ impl Target {
         let log = || fs::read_to_string(directory.path().join("error.log")).unwrap_or_default();
         process.answering(port).map_err(|error| format!("{error}: {}", log()))?;
         Ok(Self { port, protocol: Protocol::WebSocket, process, _directory: Some(directory) })
+    }
+
+    /// An MQTT broker that keeps nothing.
+    pub(crate) fn mosquitto() -> Result<Self> {
+        let program = find("mosquitto").ok_or("mosquitto is missing")?;
+        let directory = tempfile::tempdir()?;
+        let port = free_port();
+        let config = format!(
+            "listener {port} 127.0.0.1\n\
+            allow_anonymous true\n\
+            persistence false\n\
+            set_tcp_nodelay true\n\
+            log_dest stderr\n\
+            log_type error\n"
+        );
+        let path = directory.path().join("mosquitto.conf");
+        fs::write(&path, config)?;
+        let mut command = Command::new(program);
+        let mut process = Running::start(command.arg("-c").arg(path).stdin(Stdio::null()).stdout(Stdio::null()))?;
+        process.answering(port)?;
+        Ok(Self { port, protocol: Protocol::Mjpeg, process, _directory: Some(directory) })
     }
 
     /// A connection that has asked to watch a session, and has read nothing yet.

@@ -1,40 +1,45 @@
-"""vehicle.py [URL [KEY]]: obeys what an operator sends, and stands still whenever that may come too late."""
-import base64, json, math, select, signal, socket, ssl, sys, time
-from urllib.parse import urlsplit
+"""vehicle.py [URL [HEADER]...]: obeys what an operator sends, and stands still whenever that may come too late."""
+import atexit, http.client as web, json, math, select, signal, sys, time, urllib.parse
+URL = urllib.parse.urlsplit(sys.argv[1] if len(sys.argv) > 1 else "http://localhost:3000/control/car")
+LEASE, PAUSE, CONNECTING = 0.25, 0.25, 3  # Seconds: of silence until it stops, before it connects anew, for connecting.
+ASK = [f"GET {URL.path}?{URL.query}&lease={LEASE * 1000:.0f}&stop=STOP HTTP/1.0", f"Host: {URL.netloc}", *sys.argv[2:]]
+clock = (lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
-URL = urlsplit(sys.argv[1] if len(sys.argv) > 1 else "http://localhost:3000/control/car")
-KEY = f"Authorization: Bearer {sys.argv[2]}\r\n" if len(sys.argv) > 2 else ""
-TLS, PORT = URL.scheme == "https", URL.port or {"http": 80, "https": 443}[URL.scheme]
-LEASE, PAUSE, CONNECTING = 0.25, 0.25, 3  # Seconds of silence after which it stops, before it tries again, to connect.
-MAX_EVENT = 512 * 1024  # Bytes. A command has up to 64 KiB, and each of its lines is sent with 6 more.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # On Linux, one that goes on while the machine sleeps.
-def drive(x, z, why):  # Metres and radians per second. Put your motors here: this is to set them and return at once.
+def drive(x, z, why):  # In metres and radians a second. Put your motors here: this is to set them, and return at once.
     print(f"drive {x:.2f} {z:.2f} {why}", flush=True)
-def obey(event, latest):
-    lines = event.split(b"\n")
-    data = b"\n".join(line[6:] for line in lines if line.startswith(b"data: "))
-    text = (base64.b64decode(data) if b"event: binary" in lines else data).decode(errors="backslashreplace")
+
+def read(event):  # In JSON a line feed means no more than a blank. What is no Twist has no speeds.
+    text = " ".join(line[6:] for line in event.decode(errors="replace").split("\n") if line.startswith("data: "))
     try:
         twist = {"linear": {"x": 0}, "angular": {"z": 0}} if text == "STOP" else json.loads(text)
-        x, z = twist["linear"]["x"] + 0.0, twist["angular"]["z"] + 0.0
+        return text, twist["linear"]["x"] + 0.0, twist["angular"]["z"] + 0.0
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
-        x = z = math.nan  # It is no Twist.
-    if time.clock_gettime(CLOCK) > latest:  # Looked at last of all: this program may have been frozen since it read it.
-        raise TimeoutError("what has come may be too old")
-    if math.isfinite(x + z):
-        drive(x, z, text.replace("\n", " "))
-    elif text:
-        print("command", text.replace("\n", " "), flush=True)
+        return text, math.nan, math.nan
+
 def listen():
-    link = socket.create_connection((URL.hostname, PORT), CONNECTING)
-    with ssl.create_default_context().wrap_socket(link, server_hostname=URL.hostname) if TLS else link as link:
-        query = f"{URL.query}&lease={LEASE * 1000:.0f}&stop=STOP"
-        since, rest, is_open = time.clock_gettime(CLOCK), b"", False  # Whatever had come by `since` has been obeyed.
-        link.sendall(f"GET {URL.path}?{query} HTTP/1.0\r\nHost: {URL.netloc}\r\n{KEY}\r\n".encode())
+    connection = (web.HTTPSConnection if URL.scheme == "https" else web.HTTPConnection)(URL.netloc, timeout=CONNECTING)
+    connection.connect()
+    with connection.sock as link:  # Read as it is: nothing else keeps what has come earlier.
+        since, head, rest = clock(), b"", b""  # All that had come by `since` has been obeyed; the rest is newer.
+        link.sendall("\r\n".join([*ASK, "", ""]).encode())
         while True:
-            link.settimeout(max(since + LEASE - time.clock_gettime(CLOCK), 0.001))
-            data, now = link.recv(65536), time.clock_gettime(CLOCK)
+            link.settimeout(since + LEASE - clock())  # If the lease is over, a ValueError.
+            data, now = link.recv(65536), clock()
+            if not data: raise ConnectionError(rest or "closed")
             *events, rest = (rest + data).split(b"\n\n")
             for event in events:
-                is_open = is_open or (b" 200 " in event and b"text/event-stream" in event)  # The first is the head.
-                ...
+                head, (text, x, z) = head or event, read(event)  # The last look at the clock is right before it moves.
+                if b"text/event-stream" not in head or clock() > since + LEASE: raise ConnectionError("garbage or late")
+                if text:
+                    drive(x, z, text) if math.isfinite(x + z) else print("command", text, flush=True)
+            since = since if rest or select.select([link], [], [], 0)[0] else now
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+atexit.register(drive, 0, 0, "at the end")
+drive(0, 0, "at first")
+while True:
+    try:
+        listen()
+    except (OSError, ValueError) as error:
+        drive(0, 0, repr(error))
+    time.sleep(PAUSE)

@@ -38,6 +38,9 @@ const TOLD_PAUSE: Duration = Duration::from_secs(1);
 /// From when on an operator is known to answer pings, in pongs. One that never does so, as it does not read, proves nothing by not
 /// answering one.
 const ANSWERS_PINGS: u64 = 10;
+/// How long it is waited, before that is known, for a pong to come right after what comes after a silence: then what came before it was
+/// held up with it. Or twice the way there and back, if that is longer, and not longer than the second.
+const PROOF_WAIT: [Duration; 2] = [Duration::from_millis(60), Duration::from_millis(150)];
 /// Commands that follow each other at once at most, and how many a second after that.
 const COMMANDS_AT_ONCE: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 /// See [`COMMANDS_AT_ONCE`].
@@ -110,6 +113,15 @@ struct Told {
     message: String,
 }
 
+/// What may have been held up on its way.
+struct Suspects {
+    /// Each with when it was heard, and the moment after which it was sent for certain.
+    said: Vec<(Words, Instant, Instant)>,
+    /// How many pongs had come by then.
+    answered: u64,
+    until: Instant,
+}
+
 type Calling = Pin<Box<dyn Future<Output = (u64, Result<Sent, Error>)>>>;
 
 /// An operator who listens, until this is dropped: then it has left.
@@ -126,6 +138,8 @@ pub(super) struct Operating {
     batch: Vec<Command>,
     batch_bytes: usize,
     rate: DefaultDirectRateLimiter,
+    /// What came after a silence, of one who is not known to answer pings.
+    suspects: Option<Suspects>,
     /// When to look how things stand.
     look_due: Instant,
     looked: Instant,
@@ -163,6 +177,7 @@ impl Operating {
             batch: Vec::new(),
             batch_bytes: 0,
             rate: RateLimiter::direct(Quota::per_second(COMMANDS_A_SECOND).allow_burst(COMMANDS_AT_ONCE)),
+            suspects: None,
             look_due: now + LOOK_INTERVAL,
             looked: now,
             dropped: 0,
@@ -185,10 +200,31 @@ impl Operating {
         self.standing.is_driven_by(&self.me)
     }
 
-    /// Takes what it says.
-    fn hear(&mut self, event: Event, line: &mut Line) {
+    /// Takes what it says, after it was silent for so long.
+    fn hear(&mut self, event: Event, silence: Duration, line: &mut Line) {
         match event {
-            Event::Said(words) => self.take_in(words, line),
+            Event::Said(words) => {
+                let now = Instant::now();
+                let answers_pings = line.pings().answered() >= ANSWERS_PINGS;
+                let is_suspect = !answers_pings && silence > self.relay.ttl / 2;
+                if is_suspect && self.suspects.is_none() {
+                    let [shortest, longest] = PROOF_WAIT;
+                    let wait = (line.pings().round_trip().unwrap_or_default() * 2).clamp(shortest, longest);
+                    let (answered, until) = (line.pings().answered(), now + wait);
+                    self.suspects = Some(Suspects { said: Vec::new(), answered, until });
+                }
+                let sent_after = line.pings().sent_after();
+                match &mut self.suspects {
+                    // What comes after them is not to overtake them.
+                    Some(suspects) if suspects.said.len() < MAX_BATCH => suspects.said.push((words, now, sent_after)),
+                    Some(_) => self.drop_commands(1, Dropped::Flood),
+                    None if answers_pings && now > sent_after + 2 * ping_interval(self.relay.ttl) => {
+                        // Its way may have been blocked, and all that it said meanwhile comes at once.
+                        self.take_in(words, sent_after, line);
+                    }
+                    None => self.take_in(words, now, line),
+                }
+            }
             Event::TooLarge => {
                 self.drop_commands(1, Dropped::Flood);
                 self.tell(&Error::CommandTooLarge { limit: MAX_COMMAND_BYTES }, line);
@@ -197,14 +233,20 @@ impl Operating {
         }
     }
 
-    fn take_in(&mut self, Words { is_text, bytes }: Words, line: &mut Line) {
-        let now = Instant::now();
-        let mut received = now;
-        // Its way may have been blocked, and all that it said meanwhile comes at once.
-        let (pings, interval) = (line.pings(), ping_interval(self.relay.ttl));
-        if pings.answered() >= ANSWERS_PINGS && now > pings.sent_after() + 2 * interval {
-            received = pings.sent_after();
+    /// Takes what may have been held up, once that is known, or nothing more is to be learned of it. When to look again.
+    fn judge(&mut self, line: &mut Line) -> Option<Instant> {
+        let Suspects { answered, until, .. } = self.suspects.as_ref()?;
+        let is_proven = line.pings().answered() > *answered;
+        if !is_proven && Instant::now() < *until {
+            return Some(*until);
         }
+        for (words, heard, sent_after) in self.suspects.take().into_iter().flat_map(|suspects| suspects.said) {
+            self.take_in(words, if is_proven { sent_after.min(heard) } else { heard }, line);
+        }
+        None
+    }
+
+    fn take_in(&mut self, Words { is_text, bytes }: Words, received: Instant, line: &mut Line) {
         let command = Command { operator: self.me.id.clone(), received, is_text, bytes };
         let is_ping = command.is_ping();
         if command.age() > self.relay.ttl || self.relay.was_held_up() {
@@ -385,23 +427,28 @@ pub(super) async fn serve(mut operating: Operating, socket: WebSocket) {
     let relay = operating.relay.clone();
     let ttl = relay.ttl();
     let mut line = Line::new(socket, ping_interval(ttl), [ttl / 2, ttl]);
+    let mut heard = line.heard();
     loop {
+        let judge_at = operating.judge(&mut line);
         operating.call(&line);
         operating.report(&mut line);
         let look_due = if operating.calling.is_some() { None } else { Some(operating.look_due) };
+        let due = judge_at.into_iter().chain(look_due).min();
         tokio::select! {
             event = line.next() => {
                 if let Err(error) = operating.visitor.may(Right::Command, &operating.session) {
                     operating.tell(&error, &mut line);
                     return line.close(CloseCode::Policy, error.code()).await;
                 }
+                let silence = line.heard().saturating_duration_since(heard);
+                heard = line.heard();
                 let mut next = Some(event);
                 // What came at once goes on at once.
                 while let Some(event) = next {
                     if matches!(event, Event::End) {
                         return line.end().await;
                     }
-                    operating.hear(event, &mut line);
+                    operating.hear(event, silence, &mut line);
                     next = line.ready();
                 }
             }
@@ -410,7 +457,7 @@ pub(super) async fn serve(mut operating: Operating, socket: WebSocket) {
                 operating.answered(commands, answer, &mut line);
             }
             heard = operating.ear.next() => operating.notice(heard, &mut line),
-            () = async { match look_due { Some(due) => sleep_until(due).await, None => std::future::pending().await } } => {}
+            () = async { match due { Some(due) => sleep_until(due).await, None => std::future::pending().await } } => {}
             () = relay.closing() => return line.close(CloseCode::Away, "the server ends").await,
         }
     }

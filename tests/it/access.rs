@@ -66,7 +66,11 @@ impl Operation {
     /// Asks for it on a session. What is asked for without end is asked to end.
     async fn ask(&self, server: &Server, session: &str, user: Option<&str>) -> u16 {
         let path = self.path.replace("{session}", session);
-        let query = if self.id == "viewWebSocket" { format!("sessions={session}") } else { "offline=close".to_owned() };
+        let query = match self.id.as_str() {
+            "viewWebSocket" => format!("sessions={session}"),
+            "listenToCommands" => "wait=0".to_owned(),
+            _ => "offline=close".to_owned(),
+        };
         if self.is_socket() {
             let mut request = format!("ws://{}{path}?{query}", server.address()).into_client_request().unwrap();
             if let Some(user) = user {
@@ -134,10 +138,15 @@ async fn every_operation_and_socket_lets_in_who_has_the_right_and_nobody_else() 
                             }
                             "somebody" | "user" => true,
                             "admin" => false,
+                            // A vehicle may be one by either right.
+                            _ if name == "listenToCommands" => {
+                                ["publish", "command"].contains(&user) && session == "cam-1"
+                            }
                             right => user == right && (session == "cam-1" || operation.is_about_default()),
                         };
                     let status = operation.ask(&server, session, Some(user)).await;
-                    let let_in = status < 400;
+                    // A command where no vehicle listens.
+                    let let_in = status < 400 || status == 409;
                     assert_eq!(
                         (let_in, allowed || status == 403),
                         (allowed, true),
@@ -153,7 +162,8 @@ async fn every_operation_and_socket_lets_in_who_has_the_right_and_nobody_else() 
 async fn tricks_with_paths_and_methods_open_nothing() {
     let file = users().await;
     let server = file.server(&Backend::Memory, &[("STALE_AFTER", "0.5")]).await;
-    let routes = ["image", "imageForm", "stream", "snapshot", "frames", "ws/push", "session"];
+    let routes =
+        ["image", "imageForm", "stream", "snapshot", "frames", "ws/push", "session", "control", "ws/control", "drive"];
     // The user `view` may see cam-1 and must not come to `other` by any spelling; nobody may without a login.
     let spellings = [
         "other",

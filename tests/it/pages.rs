@@ -2,6 +2,7 @@
 
 mod away;
 mod broadcast;
+mod drive;
 mod one_camera;
 mod quality;
 mod rights;

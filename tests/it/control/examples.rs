@@ -16,7 +16,7 @@ const LEASE: Duration = Duration::from_millis(250);
 async fn an_example_vehicle_drives_as_it_is_told_and_stops_when_it_is_not() {
     for example in Example::ALL {
         let mut server = Backend::Memory.server(&[]).await;
-        let url = server.url(&format!("/control/car?lease={}&stop=STOP", LEASE.as_millis()));
+        let url = server.url("/control/car");
         let mut vehicle = Vehicle::start(example, &url);
         let mut operator = Peer::operator(&server, "car").await;
         operator.status(|status| status["vehicles"] == 1 && status["leaseMs"] == 250).await;

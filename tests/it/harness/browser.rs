@@ -123,6 +123,21 @@ impl Browser {
         entries
     }
 
+    /// Its processes, which are those that name its profile, whose command line has this in it.
+    pub fn processes(&self, with: &str) -> Vec<i32> {
+        let profile = self.profile.path().as_os_str().as_encoded_bytes();
+        let has = |command: &[u8], part: &[u8]| part.is_empty() || command.windows(part.len()).any(|it| it == part);
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(id) = process.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if has(&command, profile) && has(&command, with.as_bytes()) {
+                found.push(id);
+            }
+        }
+        found
+    }
+
     pub async fn run(&self, script: &str) -> Value {
         self.client.execute(script, vec![]).await.unwrap()
     }
@@ -249,16 +264,11 @@ impl WebDriverCompatibleCommand for DriverCommand {
     }
 }
 
-/// The driver's end would leave the browser behind, in a group of its own. Its processes are those that name its profile.
+/// The driver's end would leave the browser behind, in a group of its own.
 impl Drop for Browser {
     fn drop(&mut self) {
-        let profile = self.profile.path().as_os_str().as_encoded_bytes();
-        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(id) = process.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            if command.windows(profile.len()).any(|window| window == profile) {
-                let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
-            }
+        for id in self.processes("") {
+            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
         }
     }
 }

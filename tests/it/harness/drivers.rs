@@ -1,16 +1,17 @@
 //! Operators and vehicles over WebSockets, as real ones are: they read all the time, and so answer pings.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, sync::LazyLock, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::{
+    runtime::Runtime,
     sync::mpsc,
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
     connect_async_with_config,
-    tungstenite::{Error, Message, client::IntoClientRequest, handshake::client::Response},
+    tungstenite::{Error, Message, client::IntoClientRequest},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,6 +21,11 @@ use super::{SOON, Server};
 pub const STOP: &str = "STOP";
 /// How much later than the lease's end a stop may come.
 pub const STOP_SLACK: Duration = Duration::from_millis(50);
+
+/// They answer pings in time whatever else a test does meanwhile.
+static THREADS: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("drivers").enable_all().build().unwrap()
+});
 
 /// One end of `/ws/control`.
 pub struct Peer {
@@ -36,11 +42,13 @@ impl Peer {
     }
 
     pub async fn try_connect(request: impl IntoClientRequest + Unpin) -> Result<Self, Box<Error>> {
-        let opening: Result<(_, Response), _> = timeout(SOON, connect_async_with_config(request, None, true)).await.expect("it opens in time");
-        let (mut socket, _) = opening.map_err(Box::new)?;
+        let request = request.into_client_request().unwrap();
+        let opening = THREADS.spawn(connect_async_with_config(request, None, true));
+        let opened = timeout(SOON, opening).await.expect("it opens in time").unwrap();
+        let (mut socket, _) = opened.map_err(Box::new)?;
         let (outgoing, mut to_send) = mpsc::unbounded_channel();
         let (received, incoming) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
+        let task = THREADS.spawn(async move {
             loop {
                 tokio::select! {
                     message = to_send.recv() => match message {

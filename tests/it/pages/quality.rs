@@ -23,9 +23,10 @@ use crate::harness::{
 /// What a page may weigh, pictures aside.
 const LIGHT: u64 = 100_000;
 /// Every page: a name, its address, and what it holds when it is ready.
-const PAGES: [(&str, &str, &str); 6] = [
+const PAGES: [(&str, &str, &str); 7] = [
     ("wall", "", ".tile[data-state=live]"),
     ("view", "view/camera-1", "#stage[data-state=live]"),
+    ("drive", "drive/camera-1", "#stage[data-state=live]"),
     ("broadcast", "broadcast?session=camera-9", "main[data-state=idle]"),
     ("login", "login", "main"),
     ("error", "no/such/thing", "main"),
