@@ -86,7 +86,7 @@ impl Line {
                 let mouth = FramedWrite::new(process::ChildStdin::from_std(stdin)?, LinesCodec::new());
                 let ear = FramedRead::new(process::ChildStdout::from_std(stdout)?, LinesCodec::new());
                 Self {
-                    operator: Box::pin(mouth.sink_map_err(Failure::from)),
+                    operator: Box::pin(SinkExt::<String>::sink_map_err(mouth, Failure::from)),
                     operator_hears: Box::pin(stream::pending()),
                     vehicle: Box::pin(ear.map(|line| line.map_err(Failure::from))),
                 }
