@@ -17,7 +17,7 @@ demo: ## the server with a camera that counts
 setup: ## installs the programs that the tests need, or names them
 	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium \
 		chromedriver:chromium-driver motion:motion nginx:nginx-light vlc:vlc-bin,vlc-plugin-base \
-		pebble:pebble certbot:certbot npm:npm node:nodejs
+		pebble:pebble certbot:certbot npm:npm node:nodejs g++:g++
 	@tests/programs/setup
 	@tests/programs/setup-node
 
@@ -32,12 +32,12 @@ proof: setup ## the same tests, larger: before a release, and before an issue is
 lint: ## format, lints, licences and sources of dependencies, documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	@command -v cargo-deny >/dev/null || cargo install --locked --debug cargo-deny
 	cargo deny --locked --workspace check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 
 advisories: ## known vulnerabilities of dependencies, where the advisory database can be reached
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	@command -v cargo-deny >/dev/null || cargo install --locked --debug cargo-deny
 	@cargo deny fetch db || { echo "make advisories: the advisory database cannot be reached from here; nothing was checked" >&2; exit 1; }
 	cargo deny --locked --workspace check advisories
 

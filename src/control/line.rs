@@ -141,7 +141,7 @@ impl Line {
             }
             Received::Message(Message::Pong(bytes)) => {
                 self.pings.pong(&bytes, Instant::now());
-                None
+                Some(Event::Look)
             }
             Received::Message(Message::Close) => {
                 self.waiting.push_back(websocket::close(CloseCode::Normal, ""));

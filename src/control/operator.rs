@@ -427,7 +427,8 @@ pub(super) async fn serve(mut operating: Operating, socket: WebSocket) {
     let relay = operating.relay.clone();
     let ttl = relay.ttl();
     let mut line = Line::new(socket, ping_interval(ttl), [ttl / 2, ttl]);
-    let mut heard = line.heard();
+    // When it last said something.
+    let mut said = Instant::now();
     loop {
         let judge_at = operating.judge(&mut line);
         operating.call(&line);
@@ -440,13 +441,15 @@ pub(super) async fn serve(mut operating: Operating, socket: WebSocket) {
                     operating.tell(&error, &mut line);
                     return line.close(CloseCode::Policy, error.code()).await;
                 }
-                let silence = line.heard().saturating_duration_since(heard);
-                heard = line.heard();
+                let silence = said.elapsed();
                 let mut next = Some(event);
                 // What came at once goes on at once.
                 while let Some(event) = next {
                     if matches!(event, Event::End) {
                         return line.end().await;
+                    }
+                    if matches!(event, Event::Said(_)) {
+                        said = Instant::now();
                     }
                     operating.hear(event, silence, &mut line);
                     next = line.ready();

@@ -7,13 +7,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often it beats.
 const BEAT: Duration = Duration::from_millis(50);
 /// How long what waited in the kernel may take to be read, once the process runs again.
 const CATCHING_UP: Duration = Duration::from_millis(200);
+/// A clock that goes on while the machine sleeps, where there is one.
+const CLOCK: ClockId = if cfg!(target_os = "linux") { ClockId::Boottime } else { ClockId::Monotonic };
+
+fn now() -> Duration {
+    let now = clock_gettime(CLOCK);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
+}
 
 pub(super) struct Pulse {
     beats: Arc<Mutex<Beats>>,
@@ -24,37 +32,36 @@ pub(super) struct Pulse {
 
 #[derive(Clone, Copy)]
 struct Beats {
-    last: Instant,
+    last: Duration,
     /// Until then what is read may have waited.
-    catching_up: Instant,
+    catching_up: Duration,
 }
 
 impl Beats {
-    fn beat(&mut self, now: Instant, patience: Duration) {
-        if now.saturating_duration_since(self.last) > patience {
+    fn beat(&mut self, now: Duration, patience: Duration) {
+        if now.saturating_sub(self.last) > patience {
             self.catching_up = now + CATCHING_UP;
         }
         self.last = now;
     }
 
-    fn was_held_up(&self, now: Instant, patience: Duration) -> bool {
+    fn was_held_up(&self, now: Duration, patience: Duration) -> bool {
         // Whoever reads may have been woken before the task that beats.
-        now.saturating_duration_since(self.last) > patience || now < self.catching_up
+        now.saturating_sub(self.last) > patience || now < self.catching_up
     }
 }
 
 impl Pulse {
     pub(super) fn new(patience: Duration) -> Self {
-        let now = Instant::now();
         let patience = patience.max(BEAT * 2);
-        let beats = Arc::new(Mutex::new(Beats { last: now, catching_up: now }));
+        let beats = Arc::new(Mutex::new(Beats { last: now(), catching_up: now() }));
         let beating = beats.clone();
         let task = tokio::spawn(async move {
             let mut beat = interval(BEAT);
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 beat.tick().await;
-                beating.lock().unwrap_or_else(PoisonError::into_inner).beat(Instant::now(), patience);
+                beating.lock().unwrap_or_else(PoisonError::into_inner).beat(now(), patience);
             }
         });
         Self { beats, patience, _task: AbortOnDropHandle::new(task) }
@@ -62,7 +69,7 @@ impl Pulse {
 
     pub(super) fn was_held_up(&self) -> bool {
         let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        beats.was_held_up(Instant::now(), self.patience)
+        beats.was_held_up(now(), self.patience)
     }
 }
 
@@ -72,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_read_right_after_a_halt_may_have_waited_and_what_is_read_later_has_not() {
-        let (start, patience) = (Instant::now(), Duration::from_millis(500));
+        let (start, patience) = (now(), Duration::from_millis(500));
         let at = |ms| start + Duration::from_millis(ms);
         let mut beats = Beats { last: start, catching_up: start };
         for ms in [50, 100, 400, 880] {

@@ -8,7 +8,12 @@ use std::{
 };
 
 use crate::harness::{
-    Backend, SOON, Server, browser::Browser, phones::Gateway, picture::PHOTO_JPEG, process::program, python::script,
+    Backend, SOON, Server,
+    browser::Browser,
+    phones::Gateway,
+    picture::PHOTO_JPEG,
+    process::{Process, program},
+    python::script,
     until,
 };
 
@@ -210,4 +215,40 @@ async fn the_commands_about_access_make_users_and_let_them_in() {
     assert!(server.get(link["url"].as_str().unwrap()).await.body == PHOTO_JPEG);
     let ended = bash("curl --cookie jar \"$SERVER/stats\"", &address).await;
     assert!(ended.contains("login_needed"), "{ended}");
+}
+
+#[tokio::test]
+async fn the_commands_about_vehicles_drive_one() {
+    const VEHICLES: &str = include_str!("../../docs/VEHICLES.md");
+    drop((program("curl", "curl"), program("ffmpeg", "ffmpeg")));
+    let [_, command, vehicle, poll, _, push] = blocks(VEHICLES, "sh").try_into().expect("six blocks");
+    assert!(README.contains(vehicle), "the README has the same vehicle");
+    let mut server = Backend::Memory.server(&[("VICER_STREAM_PORT", "0")]).await;
+    let line = server.process().line_with("VICER's cameras and viewers on").await;
+    let stream_port = line.rsplit(':').next().unwrap().trim_matches('"').to_owned();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let script = vehicle.replace("docs/vehicles", &format!("{root}/docs/vehicles"));
+    let script = script.replace(ITS_SERVER, &server.address().to_string());
+    let mut vehicle = Process::start({
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("exec {script}")]);
+        bash
+    });
+    until(SOON, "it listens", || async { (server.metric("image_streamer_vehicles").await == 1.0).then_some(()) }).await;
+    let answer = run(&["bash", "-e", "-c"], command, &server).await;
+    assert_eq!(answer.trim(), r#"{"vehicles":1}"#);
+    vehicle.line_with("drive 0.20 0.00").await;
+    vehicle.line_with("drive 0.00 0.00").await;
+    let (polled, ()) = tokio::join!(run(&["bash", "-e", "-c"], poll, &server), async {
+        until(SOON, "it polls", || async { (server.metric("image_streamer_vehicles").await == 2.0).then_some(()) })
+            .await;
+        assert_eq!(server.post("/control/car", "go").await.status, 200);
+    });
+    assert_eq!(polled, "go");
+    run(&["bash", "-e", "-c"], &with_an_end(push).replace(":5001", &format!(":{stream_port}")), &server).await;
+    until(SOON, "ffmpeg's pictures are there", || async {
+        let stats = server.stats().await;
+        (stats == [("vicer".to_owned(), 20)]).then_some(())
+    })
+    .await;
 }
