@@ -46,8 +46,9 @@ screenshot: ## the picture that the README opens with, taken anew
 	cargo build --release --locked
 	python3 docs/images/wall.py
 
-bench: ## this server beside webdis, nginx, nchan and a bare writer, then the parts of it alone
+bench: ## this server beside webdis, nginx, nchan, mosquitto and a bare writer, then the parts of it alone
 	@tests/setup redis-server:redis-server redis-benchmark:redis-tools webdis:webdis nginx:nginx-light wrk:wrk python3:python3 \
+		mosquitto:mosquitto mosquitto_pub:mosquitto-clients \
 		/usr/lib/nginx/modules/ngx_nchan_module.so:libnginx-mod-nchan
 	cargo build --release --locked
 	python3 benches/peers.py

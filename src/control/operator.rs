@@ -206,7 +206,9 @@ impl Operating {
             Event::Said(words) => {
                 let now = Instant::now();
                 let answers_pings = line.pings().answered() >= ANSWERS_PINGS;
-                let is_suspect = !answers_pings && silence > self.relay.ttl / 2;
+                // Who has never answered one may not read at all.
+                let may_answer = !answers_pings && line.pings().answered() > 0;
+                let is_suspect = may_answer && silence > self.relay.ttl / 2;
                 if is_suspect && self.suspects.is_none() {
                     let [shortest, longest] = PROOF_WAIT;
                     let wait = (line.pings().round_trip().unwrap_or_default() * 2).clamp(shortest, longest);
