@@ -78,6 +78,9 @@ impl Audience for Hearers {
 impl Hearers {
     /// A moment of Redis's clock by ours: never later than it was, and sooner by a way there at most.
     fn our_time(&self, redis_ms: f64) -> Option<Instant> {
+        if !redis_ms.is_finite() {
+            return None;
+        }
         let (at, then) = (*self.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
         let after = Duration::try_from_secs_f64((redis_ms - then).max(0.0) / 1000.0).ok()?;
         let before = Duration::try_from_secs_f64((then - redis_ms).max(0.0) / 1000.0).ok()?;
