@@ -13,7 +13,7 @@ pub mod users;
 use std::{
     fmt, io,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -143,10 +143,6 @@ pub struct Visitor {
     /// None where there are no users; more than one where a user who is logged in has opened a link.
     proofs: Vec<Proof>,
     network: Network,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Auth {

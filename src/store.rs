@@ -5,13 +5,10 @@ pub mod memory;
 pub mod redis;
 pub mod vault;
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
@@ -193,20 +190,16 @@ impl Notices {
 pub(crate) struct Listeners(Mutex<HashMap<SessionId, watch::Sender<Notice>>>);
 
 impl Listeners {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, watch::Sender<Notice>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a listener.
     pub(crate) fn listen(&self, session: &SessionId) -> Notices {
-        let mut sessions = self.lock();
+        let mut sessions = self.0.lock();
         let sender = sessions.entry(session.clone()).or_insert_with(|| watch::Sender::new(Notice::Look));
         Notices(sender.subscribe())
     }
 
     /// Wakes the listeners of a session. Pushes may tell of themselves in another order than that of their numbers.
     pub(crate) fn tell(&self, session: &SessionId, notice: Notice) {
-        if let Some(sender) = self.lock().get(session) {
+        if let Some(sender) = self.0.lock().get(session) {
             sender.send_if_modified(|latest| {
                 let late = matches!((*latest, notice), (Notice::Pushed(newer), Notice::Pushed(seq)) if seq < newer);
                 *latest = if late { *latest } else { notice };
@@ -217,14 +210,14 @@ impl Listeners {
 
     /// Wakes everybody: something may have been missed.
     pub(crate) fn tell_all(&self) {
-        for sender in self.lock().values() {
+        for sender in self.0.lock().values() {
             sender.send_replace(Notice::Look);
         }
     }
 
     /// The sessions that somebody listens to; the others are forgotten.
     pub(crate) fn listened_to(&self) -> Vec<SessionId> {
-        let mut sessions = self.lock();
+        let mut sessions = self.0.lock();
         sessions.retain(|_, sender| sender.receiver_count() > 0);
         sessions.keys().cloned().collect()
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     num::{NonZero, NonZeroU32},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -12,8 +12,9 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use lru::LruCache;
+use parking_lot::Mutex;
 
-use super::{Network, locked};
+use super::Network;
 use crate::{config::ClientLimits, error::Error, session::SessionId};
 
 /// Clients that are remembered at most. Whoever is forgotten begins anew.
@@ -90,7 +91,7 @@ impl Clients {
             let (viewers, sessions) = (AtomicUsize::new(0), Mutex::default());
             Arc::new(Client { limits: self.limits, session_life: self.session_life, pushes, logins, viewers, sessions })
         };
-        locked(&self.clients).get_or_insert(name, new).clone()
+        self.clients.lock().get_or_insert(name, new).clone()
     }
 }
 
@@ -102,7 +103,7 @@ impl Client {
     pub fn may_push(&self, session: &SessionId) -> Result<(), Error> {
         let limit = self.limits.sessions;
         if limit > 0 {
-            let mut sessions = locked(&self.sessions);
+            let mut sessions = self.sessions.lock();
             if sessions.last.len() >= limit && !sessions.last.contains_key(session) {
                 sessions.clear(self.session_life);
                 if sessions.last.len() >= limit {
@@ -123,7 +124,7 @@ impl Client {
         if self.limits.sessions == 0 {
             return;
         }
-        let mut sessions = locked(&self.sessions);
+        let mut sessions = self.sessions.lock();
         match sessions.last.get_mut(session) {
             Some(last) => *last = Instant::now(),
             None => {

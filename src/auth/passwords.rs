@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     panic::catch_unwind,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -13,10 +13,11 @@ use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{
-    Network, locked,
+    Network,
     throttle::Throttle,
     users::{MAX_NAME_BYTES, User, Users},
 };
@@ -98,7 +99,7 @@ impl Passwords {
             return known;
         }
         let (answer, answered) = oneshot::channel();
-        let is_known = locked(&self.0.throttle).is_known(name, address, Instant::now());
+        let is_known = self.0.throttle.lock().is_known(name, address, Instant::now());
         let (name, password) = (name.to_owned(), password.to_owned());
         self.0.queue(is_known, Job { users: users.clone(), name, password, address, answer })?;
         answered.await.unwrap_or(Err(Error::LoginsWait { retry_after: BUSY_PAUSE }))
@@ -107,14 +108,14 @@ impl Passwords {
 
 impl Drop for Passwords {
     fn drop(&mut self) {
-        locked(&self.0.waiting).closed = true;
+        self.0.waiting.lock().closed = true;
         self.0.woken.notify_one();
     }
 }
 
 impl Shared {
     fn queue(&self, is_known: bool, job: Job) -> Result<(), Error> {
-        let mut waiting = locked(&self.waiting);
+        let mut waiting = self.waiting.lock();
         let (queue, most) = match is_known {
             true => (&mut waiting.known, MAX_KNOWN_WAITING),
             false => (&mut waiting.strangers, MAX_STRANGERS_WAITING),
@@ -133,7 +134,7 @@ impl Shared {
 
     /// The next login; nothing when no more will come.
     fn next(&self) -> Option<Job> {
-        let mut waiting = locked(&self.waiting);
+        let mut waiting = self.waiting.lock();
         loop {
             if waiting.closed {
                 return None;
@@ -144,7 +145,7 @@ impl Shared {
             if let Some(job) = waiting.strangers.pop_front() {
                 return Some(job);
             }
-            waiting = self.woken.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            self.woken.wait(&mut waiting);
         }
     }
 
@@ -152,7 +153,7 @@ impl Shared {
     /// guess.
     fn look_up(&self, users: &Users, name: &str, password: &str, address: Network) -> Option<Result<Arc<User>, Error>> {
         let now = Instant::now();
-        let mut throttle = locked(&self.throttle);
+        let mut throttle = self.throttle.lock();
         if let Err(retry_after) = throttle.check(name, address, now) {
             return Some(Err(Error::TooManyLogins { retry_after }));
         }
@@ -185,8 +186,8 @@ impl Shared {
             users.remember(users.pair(&name, &password), user.clone());
             let now = Instant::now();
             match &user {
-                Some(_) => locked(&self.throttle).succeeded(&name, address, now),
-                None => locked(&self.throttle).failed(&name, address, now),
+                Some(_) => self.throttle.lock().succeeded(&name, address, now),
+                None => self.throttle.lock().failed(&name, address, now),
             }
             let _ = answer.send(user.ok_or(Error::BadCredentials));
         }

@@ -6,6 +6,7 @@ use argon2::password_hash::phc::PasswordHash;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use glob::Pattern;
 use lru::LruCache;
+use parking_lot::Mutex;
 use ring::{
     digest::{SHA256, digest},
     hmac,
@@ -13,7 +14,7 @@ use ring::{
 };
 use serde::Deserialize;
 
-use super::{Right, locked, tokens::Key};
+use super::{Right, tokens::Key};
 use crate::{reload::Contents, session::SessionId};
 
 /// The longest user name, in bytes.
@@ -103,8 +104,8 @@ pub struct Users {
     dearest: Option<String>,
     /// What pairs of name and password are remembered by: their HMAC under a key that is never kept.
     pairs: hmac::Key,
-    right: std::sync::Mutex<LruCache<Pair, Arc<User>>>,
-    wrong: std::sync::Mutex<LruCache<Pair, ()>>,
+    right: Mutex<LruCache<Pair, Arc<User>>>,
+    wrong: Mutex<LruCache<Pair, ()>>,
 }
 
 /// A name and a password, as they are remembered.
@@ -198,16 +199,16 @@ impl Users {
 
     /// What is remembered of a pair: whose it is, or nobody's.
     pub(super) fn remembered(&self, pair: &Pair) -> Option<Option<Arc<User>>> {
-        if let Some(user) = locked(&self.right).get(pair) {
+        if let Some(user) = self.right.lock().get(pair) {
             return Some(Some(user.clone()));
         }
-        locked(&self.wrong).get(pair).map(|()| None)
+        self.wrong.lock().get(pair).map(|()| None)
     }
 
     pub(super) fn remember(&self, pair: Pair, user: Option<Arc<User>>) {
         match user {
-            Some(user) => drop(locked(&self.right).put(pair, user)),
-            None => drop(locked(&self.wrong).put(pair, ())),
+            Some(user) => drop(self.right.lock().put(pair, user)),
+            None => drop(self.wrong.lock().put(pair, ())),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! `GET /control/{session}`: the vehicle's side for small devices, as server-sent events or by long polls.
 
-use std::time::Duration;
-
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -21,8 +19,6 @@ use crate::{
 
 /// What comes at once, and in every silence: a comment, which says nothing. From its absence a vehicle knows that the link is silent.
 const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
-/// The shortest and the longest time between two of them. In between it is a quarter of the lease.
-const HEARTBEAT_INTERVAL: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(1)];
 
 /// Listens to commands, as a vehicle.
 ///
@@ -76,8 +72,7 @@ pub async fn listen(
 
 async fn serve(mut vehicle: Vehicle, outlet: Outlet) {
     let lease = vehicle.lease();
-    let [shortest, longest] = HEARTBEAT_INTERVAL;
-    let every = (lease / 4).clamp(shortest, longest);
+    let every = vehicle.heartbeat();
     let send = |message: Bytes| {
         outlet.send([message, Bytes::new(), Bytes::new()]);
         Instant::now()

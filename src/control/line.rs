@@ -113,6 +113,18 @@ impl Line {
     /// Says goodbye, after what waits.
     pub(super) async fn close(mut self, code: CloseCode, reason: &str) {
         self.waiting.push_back(websocket::close(code, reason));
+        self.finish().await;
+    }
+
+    /// The answer to its goodbye, or to what broke the protocol. What waited before is nothing to it any more.
+    pub(super) async fn end(mut self) {
+        let Some(last) = self.waiting.pop_back() else { return };
+        self.waiting = [last].into();
+        self.finish().await;
+    }
+
+    /// Sends what waits. Who takes nothing does without.
+    async fn finish(mut self) {
         let send = async {
             for message in self.waiting.drain(..) {
                 self.outlet.sent().await;
@@ -120,7 +132,6 @@ impl Line {
             }
             self.outlet.sent().await;
         };
-        // Who takes nothing does without.
         let _ = timeout(GOODBYE, send).await;
     }
 
@@ -154,17 +165,6 @@ impl Line {
             // It has not even answered pings.
             Received::Silence | Received::End => Some(Event::End),
         }
-    }
-
-    /// Sends what waits, where the other end has said goodbye or broken the protocol.
-    pub(super) async fn end(mut self) {
-        let Some(last) = self.waiting.pop_back() else { return };
-        let send = async {
-            self.outlet.sent().await;
-            self.outlet.send([last, Bytes::new(), Bytes::new()]);
-            self.outlet.sent().await;
-        };
-        let _ = timeout(GOODBYE, send).await;
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use actix_http::ws::CloseCode;
+use futures_util::future::OptionFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
@@ -292,7 +293,8 @@ impl Operating {
         let claim = if real > 0 { Claim::IfFree } else { Claim::Keep };
         // Who has gone without a word does not keep the wheel.
         if commands.is_empty() && now.duration_since(line.heard()) > WHEEL_LIFE {
-            return self.look_later(LOOK_INTERVAL);
+            self.look_due = now + LOOK_INTERVAL;
+            return;
         }
         (self.look_due, self.looked) = (now + LOOK_INTERVAL, now);
         let oldest = commands.iter().map(|command| command.received).min();
@@ -301,10 +303,6 @@ impl Operating {
         self.calling = Some(Box::pin(async move {
             (real, relay.bus.send(&session, &me, claim, Hold::Connection, &commands, latest).await)
         }));
-    }
-
-    fn look_later(&mut self, pause: Duration) {
-        self.look_due = Instant::now() + pause;
     }
 
     /// What has come of it.
@@ -457,12 +455,12 @@ pub(super) async fn serve(mut operating: Operating, socket: WebSocket) {
                     next = line.ready();
                 }
             }
-            (commands, answer) = async { match &mut operating.calling { Some(calling) => calling.await, None => std::future::pending().await } } => {
+            Some((commands, answer)) = OptionFuture::from(operating.calling.as_mut()) => {
                 operating.calling = None;
                 operating.answered(commands, answer, &mut line);
             }
             heard = operating.ear.next() => operating.notice(heard, &mut line),
-            () = async { match due { Some(due) => sleep_until(due).await, None => std::future::pending().await } } => {}
+            Some(()) = OptionFuture::from(due.map(sleep_until)) => {}
             () = relay.closing() => return line.close(CloseCode::Away, "the server ends").await,
         }
     }

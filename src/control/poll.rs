@@ -1,12 +1,9 @@
 //! Vehicles that ask for one command after the other. Each listens on for a while between two of its polls.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::header};
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,24 +39,20 @@ struct Turn {
     listens_on: Duration,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Turn {
     async fn begin(relay: Arc<Relay>, poller: Poller) -> Result<Self, Error> {
-        let known = locked(&relay.polled.0).get(&poller).cloned();
+        let known = relay.polled.0.lock().get(&poller).cloned();
         let seat = match known {
             Some(seat) => seat,
             None => {
                 let (session, _, name, terms) = &poller;
                 let vehicle = relay.vehicle(session.clone(), name, terms.clone()).await?.into();
                 let seat = Arc::new(Seat { vehicle, turn: Mutex::default() });
-                locked(&relay.polled.0).entry(poller.clone()).or_insert(seat).clone()
+                relay.polled.0.lock().entry(poller.clone()).or_insert(seat).clone()
             }
         };
         let token = CancellationToken::new();
-        std::mem::replace(&mut *locked(&seat.turn), token.clone()).cancel();
+        std::mem::replace(&mut *seat.turn.lock(), token.clone()).cancel();
         let listens_on = poller.3.lease.max(LISTENS_ON);
         Ok(Self { relay, poller, seat, token, listens_on })
     }
@@ -88,7 +81,7 @@ impl Drop for Turn {
                 // It has polled again.
                 () = token.cancelled() => return Ok(()),
             }
-            let mut polled = locked(&relay.polled.0);
+            let mut polled = relay.polled.0.lock();
             if !token.is_cancelled() && polled.get(&poller).is_some_and(|it| Arc::ptr_eq(it, &seat)) {
                 polled.remove(&poller);
             }

@@ -2,11 +2,9 @@
 //!
 //! What comes in meanwhile waits in the kernel, and seems to have just come when it is read.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -61,14 +59,14 @@ impl Pulse {
             beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 beat.tick().await;
-                beating.lock().unwrap_or_else(PoisonError::into_inner).beat(now(), patience);
+                beating.lock().beat(now(), patience);
             }
         });
         Self { beats, patience, _task: AbortOnDropHandle::new(task) }
     }
 
     pub(super) fn was_held_up(&self) -> bool {
-        let beats = *self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let beats = *self.beats.lock();
         beats.was_held_up(now(), self.patience)
     }
 }

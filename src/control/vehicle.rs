@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use futures_util::future::OptionFuture;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -24,6 +25,8 @@ const MAX_WAITING_BYTES: usize = 1024 * 1024;
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between what it says of itself.
 const TELEMETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The bounds of [`Vehicle::heartbeat`].
+const HEARTBEAT: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(1)];
 
 /// What a vehicle is to be sent next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +94,13 @@ impl Vehicle {
         self.terms.lease
     }
 
+    /// How often its link is to be heard of, by either side: in each quarter of the lease, so that a link that is lost shows before half
+    /// of the lease is over.
+    pub(super) fn heartbeat(&self) -> Duration {
+        let [shortest, longest] = HEARTBEAT;
+        (self.terms.lease / 4).clamp(shortest, longest)
+    }
+
     /// What its latest pong took.
     pub fn noticed(&self, round_trip: Duration) {
         self.note.send_modify(|note| note.round_trip = Some(round_trip));
@@ -142,7 +152,7 @@ impl Vehicle {
             let ends = self.armed;
             tokio::select! {
                 heard = self.ear.next() => self.hear(heard),
-                () = async { match ends { Some(ends) => sleep_until(ends).await, None => std::future::pending().await } } => {}
+                Some(()) = OptionFuture::from(ends.map(sleep_until)) => {}
                 () = self.relay.closing.cancelled() => {}
             }
         }

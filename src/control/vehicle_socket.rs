@@ -1,6 +1,6 @@
 //! `/ws/control/{session}?role=vehicle`: it receives commands, as they were sent, and nothing else.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix_http::ws::CloseCode;
 
@@ -11,17 +11,12 @@ use super::{
 };
 use crate::websocket::WebSocket;
 
-/// The shortest and the longest time between two pings. In between it is a quarter of the lease: one that is lost shows before
-/// half of the lease is over.
-const PING_INTERVAL: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(1)];
-
 /// Serves a vehicle until it has gone.
 pub(super) async fn serve(relay: Arc<Relay>, mut vehicle: Vehicle, socket: WebSocket) {
     let lease = vehicle.lease();
-    let [shortest, longest] = PING_INTERVAL;
     // While a pong is overdue by this, nothing is sent that might arrive too late.
     let half = lease.min(relay.ttl()) / 2;
-    let mut line = Line::new(socket, (lease / 4).clamp(shortest, longest), [half, lease]);
+    let mut line = Line::new(socket, vehicle.heartbeat(), [half, lease]);
     let mut answered = 0;
     loop {
         let overdue = line.pings().overdue();

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::header, web};
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::delivery::{Delivery, SLOW};
@@ -214,7 +215,7 @@ async fn show(hub: Arc<Hub>, _watching: Watching, mut viewer: Viewer, options: O
         let Some(wake) = show.next(&mut viewer).await else { return };
         tokio::select! {
             () = viewer.changed() => {}
-            () = async { match wake { Some(wake) => sleep_until(wake).await, None => std::future::pending().await } } => {}
+            Some(()) = OptionFuture::from(wake.map(sleep_until)) => {}
             () = hub.closing() => return,
         }
     }

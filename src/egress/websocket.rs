@@ -9,7 +9,7 @@ use std::{
 use actix_http::ws::{CloseCode, OpCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::OptionFuture};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::{StreamMap, wrappers::WatchStream};
@@ -168,12 +168,10 @@ impl Wall {
         let mut wakes: HashMap<SessionId, Instant> = HashMap::new();
         loop {
             let first = wakes.iter().min_by_key(|(_, wake)| **wake).map(|(session, wake)| (session.clone(), *wake));
-            let to_wake = async {
-                match &first {
-                    Some((_, wake)) => sleep_until(*wake).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let to_wake = first.map(async |(session, wake)| {
+                sleep_until(wake).await;
+                session
+            });
             let session = tokio::select! {
                 received = self.socket.receive() => {
                     match self.socket.digest(received).await {
@@ -190,7 +188,7 @@ impl Wall {
                     continue;
                 }
                 Some((session, _)) = self.changes.next(), if !self.changes.is_empty() => session,
-                () = to_wake => match first { Some((session, _)) => session, None => continue },
+                Some(session) = OptionFuture::from(to_wake) => session,
                 () = self.hub.closing() => {
                     self.socket.close(CloseCode::Away, "the server ends").await;
                     return;

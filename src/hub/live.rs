@@ -7,13 +7,14 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio::{
     sync::{Notify, watch},
@@ -196,7 +197,7 @@ impl Channel {
         });
         if let Some(old) = old {
             // It may be over the limit by now: then slow viewers are dropped.
-            let _ = old.share.lock().unwrap_or_else(PoisonError::into_inner).grow(old.frame.bytes.len());
+            let _ = old.share.lock().grow(old.frame.bytes.len());
         }
     }
 
@@ -206,22 +207,14 @@ impl Channel {
 }
 
 impl Shared {
-    fn channels(&self) -> MutexGuard<'_, HashMap<SessionId, Watched>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changed(&self) -> MutexGuard<'_, HashSet<SessionId>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn note(&self, session: &SessionId) {
-        self.changed().insert(session.clone());
+        self.changed.lock().insert(session.clone());
         self.wake.notify_one();
     }
 
     fn leave(&self, session: &SessionId) {
         self.gauge.dec();
-        let mut channels = self.channels();
+        let mut channels = self.channels.lock();
         let last = channels.get_mut(session).is_some_and(|watched| {
             watched.viewers -= 1;
             watched.viewers == 0
@@ -299,9 +292,9 @@ impl Shared {
             if all {
                 all_at = Instant::now() + NOTE_INTERVAL;
             }
-            let mut sessions = std::mem::take(&mut *self.changed());
+            let mut sessions = std::mem::take(&mut *self.changed.lock());
             let viewers: Vec<_> = {
-                let channels = self.channels();
+                let channels = self.channels.lock();
                 if all {
                     sessions.extend(channels.keys().cloned());
                 }
@@ -337,7 +330,7 @@ impl Live {
     pub(super) fn watch(&self, session: &SessionId) -> Result<Viewer, Error> {
         let shared = self.shared.clone();
         let state = {
-            let mut channels = shared.channels();
+            let mut channels = shared.channels.lock();
             if channels.len() >= shared.max_sessions && !channels.contains_key(session) {
                 return Err(Error::TooManySessions { limit: shared.max_sessions });
             }
@@ -358,7 +351,7 @@ impl Live {
 
     /// A push begins, if somebody watches.
     pub(super) fn begin_push(&self, session: &SessionId) -> Option<Pushing> {
-        let channel = self.shared.channels().get(session)?.channel.clone();
+        let channel = self.shared.channels.lock().get(session)?.channel.clone();
         channel.pushing.fetch_add(1, Ordering::Relaxed);
         Some(Pushing(channel))
     }

@@ -22,7 +22,7 @@ use std::{
     future::{Ready, ready},
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -37,6 +37,7 @@ use engineioxide::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::Service};
+use parking_lot::Mutex;
 use socketioxide_core::parser::ParseError;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::task::TaskTracker;
@@ -207,16 +208,8 @@ impl Gateway {
 }
 
 impl Shared {
-    fn phones(&self) -> MutexGuard<'_, HashMap<Sid, Connected>> {
-        self.phones.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn strangers_by_network(&self) -> MutexGuard<'_, HashMap<Network, usize>> {
-        self.strangers_by_network.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn strangers_of(&self, network: Network) -> usize {
-        self.strangers_by_network().get(&network).copied().unwrap_or(0)
+        self.strangers_by_network.lock().get(&network).copied().unwrap_or(0)
     }
 
     /// Whether the request may be answered at all: pages of other sites may not be let in by a browser that is not theirs.
@@ -242,7 +235,7 @@ impl Shared {
         let query = request.uri().query().unwrap_or_default();
         let is_websocket = parameter(query, "transport") == Some("websocket");
         let Some(sid) = parameter(query, "sid") else { return self.open(request, peer, line).await };
-        let phone = sid.parse().ok().and_then(|sid: Sid| self.phones().get(&sid).cloned());
+        let phone = sid.parse().ok().and_then(|sid: Sid| self.phones.lock().get(&sid).cloned());
         if let Some(phone) = &phone {
             phone.flow.heard();
         }
@@ -257,7 +250,7 @@ impl Shared {
     /// A client's first request.
     async fn open(&self, request: Request<Incoming>, peer: SocketAddr, line: &Line) -> Response<AnswerBody> {
         let address = edge::client_address(peer.ip(), request.headers(), &self.proxy);
-        let (all, strangers) = (self.phones().len(), self.strangers_of(Network::of(address)));
+        let (all, strangers) = (self.phones.lock().len(), self.strangers_of(Network::of(address)));
         for (count, limit) in [(all, MAX_PHONES), (strangers, MAX_STRANGERS_A_NETWORK)] {
             if count >= limit {
                 return self.refuse(&Error::TooManyPhones { limit });
@@ -441,14 +434,14 @@ struct Stranger {
 impl Stranger {
     fn new(shared: &Arc<Shared>, address: IpAddr) -> Self {
         let network = Network::of(address);
-        *shared.strangers_by_network().entry(network).or_default() += 1;
+        *shared.strangers_by_network.lock().entry(network).or_default() += 1;
         Self { shared: shared.clone(), network }
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        let mut strangers = self.shared.strangers_by_network();
+        let mut strangers = self.shared.strangers_by_network.lock();
         if let Some(count) = strangers.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
@@ -460,7 +453,7 @@ impl Drop for Stranger {
 
 impl Joined {
     fn new(shared: &Arc<Shared>, sid: Sid, connected: Connected) -> Self {
-        shared.phones().insert(sid, connected);
+        shared.phones.lock().insert(sid, connected);
         shared.hub.metrics().phones().inc();
         Self { shared: shared.clone(), sid }
     }
@@ -468,7 +461,7 @@ impl Joined {
 
 impl Drop for Joined {
     fn drop(&mut self) {
-        self.shared.phones().remove(&self.sid);
+        self.shared.phones.lock().remove(&self.sid);
         self.shared.hub.metrics().phones().dec();
     }
 }

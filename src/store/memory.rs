@@ -5,13 +5,14 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{
     FrameStore, Listeners, Newest, Next, Notice, Notices, Pushed, RATE_LIFE, RATE_SAMPLE, Seen, SessionStats,
@@ -364,7 +365,7 @@ impl Shared {
     /// Does something under the lock, on a state from which everything that has ended is gone. What that freed, and
     /// what the work hands out, is dropped after the lock is released.
     fn with<T>(&self, work: impl FnOnce(&mut State, Instant) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         // The clock is read under the lock, so that frames end in the order in which they were appended.
         let now = Instant::now();
         let ended = state.expire(now);

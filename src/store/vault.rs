@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::{error::Error, session::SessionId};
@@ -40,11 +40,7 @@ pub struct MemoryVault {
     ended: Mutex<HashMap<Uuid, Instant>>,
 }
 
-impl MemoryVault {
-    fn ended(&self) -> MutexGuard<'_, HashMap<Uuid, Instant>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl MemoryVault {}
 
 #[async_trait]
 impl Vault for MemoryVault {
@@ -53,7 +49,7 @@ impl Vault for MemoryVault {
     }
 
     async fn end_login(&self, login: Uuid, life: Duration) -> Result<(), Error> {
-        let mut ended = self.ended();
+        let mut ended = self.ended.lock();
         if ended.len() >= MAX_ENDED {
             let now = Instant::now();
             ended.retain(|_, until| *until > now);
@@ -66,7 +62,7 @@ impl Vault for MemoryVault {
     }
 
     async fn is_ended(&self, login: Uuid) -> Result<bool, Error> {
-        Ok(self.ended().contains_key(&login))
+        Ok(self.ended.lock().contains_key(&login))
     }
 
     /// There is no other replica.

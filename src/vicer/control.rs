@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::OptionFuture;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -120,7 +121,7 @@ impl Control {
                     }
                     waiting.push_back((Bytes::copy_from_slice(&buffer[..read]), Instant::now()));
                 }
-                done = async { match &mut calling { Some(calling) => calling.await, None => std::future::pending().await } } => {
+                Some(done) = OptionFuture::from(calling.as_mut()) => {
                     calling = None;
                     if let Err(error) = done {
                         // Its wire has no words for it.

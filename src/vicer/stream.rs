@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use bytes::{Buf, Bytes};
+use futures_util::future::OptionFuture;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -214,7 +215,7 @@ impl Stream {
             }
             tokio::select! {
                 () = viewer.changed() => {}
-                () = async { match stale_at { Some(stale_at) => sleep_until(stale_at).await, None => std::future::pending().await } } => {}
+                Some(()) = OptionFuture::from(stale_at.map(sleep_until)) => {}
                 // Some ask for each picture with a blank.
                 read = from_viewer.read(&mut buffer) => match read? {
                     0 => return Ok(()),

@@ -1,12 +1,12 @@
 //! [`Flow`]: how much of one phone is let in, and when no more of it is.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -90,13 +90,9 @@ impl Flow {
         Self { state: state.into(), max_image_bytes, wakers: Default::default(), ended: CancellationToken::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// It is no stranger's any more: what it holds counts as everybody's does.
     pub(super) fn authenticated(&self, incoming: &Budget) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         (state.share, state.free) = (incoming.share(), 0);
         let _ = state.settle();
     }
@@ -108,7 +104,7 @@ impl Flow {
         if self.ended.is_cancelled() {
             return Poll::Ready(false);
         }
-        let state = self.state();
+        let state = self.state.lock();
         match waiter {
             Waiter::Writer => Poll::Ready(true),
             _ if !state.is_closing && state.waiting < WAITING_BYTES => Poll::Ready(true),
@@ -118,7 +114,7 @@ impl Flow {
 
     /// Notes that the phone is there.
     pub(super) fn heard(&self) {
-        self.state().heard = Instant::now();
+        self.state.lock().heard = Instant::now();
     }
 
     /// Notes what has come from the phone.
@@ -127,7 +123,7 @@ impl Flow {
     /// [`Error::TooLarge`] where it is more than a message may have; [`Error::Busy`], or for a stranger
     /// [`Error::AuthenticateFirst`].
     pub(super) fn comes(&self, way: Way, bytes: usize) -> Result<(), Error> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.heard = Instant::now();
         state.incoming[way as usize] += bytes;
         if state.incoming[way as usize] > max_message_bytes(self.max_image_bytes) {
@@ -139,7 +135,7 @@ impl Flow {
 
     /// A message has come whole, with a picture of so many bytes or none, and waits from now on.
     pub(super) fn waits(&self, way: Way, bytes: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.incoming[way as usize] = 0;
         state.waiting += bytes.max(MESSAGE_BYTES);
         // It came in, so it was let in.
@@ -148,7 +144,7 @@ impl Flow {
 
     /// A message is done with.
     pub(super) fn done(&self, bytes: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let was_full = state.waiting >= WAITING_BYTES;
         state.waiting = state.waiting.saturating_sub(bytes.max(MESSAGE_BYTES));
         let _ = state.settle();
@@ -162,23 +158,23 @@ impl Flow {
 
     /// How long nothing has come from the phone.
     pub(super) fn silence(&self) -> Duration {
-        self.state().heard.elapsed()
+        self.state.lock().heard.elapsed()
     }
 
     /// Nothing more comes in, although answers still go out.
     pub(super) fn close(&self) {
-        self.state().is_closing = true;
+        self.state.lock().is_closing = true;
     }
 
     /// The same, at once and for good: the phone is cut off for this.
     pub(super) fn cut_off(&self, fault: Error) {
-        self.state().fault = Some(fault);
+        self.state.lock().fault = Some(fault);
         self.end();
     }
 
     /// Why it was cut off, if it was; told once.
     pub(super) fn take_fault(&self) -> Option<Error> {
-        self.state().fault.take()
+        self.state.lock().fault.take()
     }
 
     /// Nothing comes in any more, and nothing goes out.

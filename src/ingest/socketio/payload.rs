@@ -4,13 +4,14 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::{
     sync::OwnedMutexGuard,
     time::{Instant, Sleep, sleep_until},
@@ -50,7 +51,7 @@ pub(super) struct Verdict(Arc<Mutex<Option<Error>>>);
 
 impl Verdict {
     pub(super) fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 
@@ -160,7 +161,7 @@ impl Body for Payload {
                 Ok(Some(pieces)) => self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty())),
                 Ok(None) => return Poll::Ready(None),
                 Err(error) => {
-                    *self.verdict.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    *self.verdict.0.lock() = Some(error);
                     return Poll::Ready(Some(Err(Refused)));
                 }
             }

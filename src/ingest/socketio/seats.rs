@@ -5,10 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,10 +58,6 @@ pub(super) struct Claim {
     told: Mutex<Instant>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Seats {
     pub(super) fn new(vault: Arc<dyn Vault>) -> Self {
         Self { vault, seats: Mutex::default() }
@@ -73,9 +70,9 @@ impl Seats {
     pub(super) async fn claim(self: &Arc<Self>, session: SessionId) -> Result<Claim, Error> {
         let holder = Holder { id: Uuid::new_v4(), taken_over: CancellationToken::new() };
         let (seat, before) = {
-            let mut seats = locked(&self.seats);
+            let mut seats = self.seats.lock();
             let seat = seats.entry(session.clone()).or_default().clone();
-            let before = std::mem::replace(&mut *locked(&seat.holder), holder.clone());
+            let before = std::mem::replace(&mut *seat.holder.lock(), holder.clone());
             before.taken_over.cancel();
             (seat, before)
         };
@@ -88,7 +85,7 @@ impl Seats {
             }
             self.vault.hold(&claim.session, claim.holder.id, REMEMBERED).await?
         };
-        *locked(&claim.told) = Instant::now();
+        *claim.told.lock() = Instant::now();
         if told.is_some_and(|other| other != before.id) {
             sleep(TAKEOVER_PAUSE).await;
         }
@@ -116,7 +113,7 @@ impl Claim {
             return Err(Error::TakenOver);
         }
         let now = Instant::now();
-        if now.duration_since(*locked(&self.told)) < RELY {
+        if now.duration_since(*self.told.lock()) < RELY {
             return Ok(());
         }
         match self.seats.vault.holder(&self.session, REMEMBERED).await? {
@@ -126,7 +123,7 @@ impl Claim {
             None => drop(self.seats.vault.hold(&self.session, self.holder.id, REMEMBERED).await?),
         }
         // From before it was asked: it may have changed its mind since.
-        *locked(&self.told) = now;
+        *self.told.lock() = now;
         Ok(())
     }
 
@@ -143,7 +140,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut seats = locked(&self.seats.seats);
+        let mut seats = self.seats.seats.lock();
         // Who takes over says so while the seats are locked: whoever has not been told holds it still.
         if !self.holder.taken_over.is_cancelled() {
             seats.remove(&self.session);
@@ -171,7 +168,7 @@ mod tests {
         drop(older);
         assert!(newer.push(async { Ok(()) }).await.is_ok());
         drop(newer);
-        assert!(locked(&seats.seats).is_empty());
+        assert!(seats.seats.lock().is_empty());
     }
 
     #[actix_web::test]

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Heard, MAX_EARS};
@@ -48,10 +49,6 @@ pub struct Ear {
     hearing: Arc<Hearing>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Ears {
     /// One more who listens.
     ///
@@ -59,7 +56,7 @@ impl Ears {
     /// [`Error::ControlFull`] where there are [`MAX_EARS`] already.
     pub(crate) fn listen(self: &Arc<Self>, session: &SessionId, side: Side) -> Result<Ear, Error> {
         let hearing = Arc::new(Hearing { side, waiting: Mutex::default(), woken: Notify::new() });
-        let mut sessions = locked(&self.0);
+        let mut sessions = self.0.lock();
         let listening = sessions.entry(session.clone()).or_default();
         if listening.len() >= MAX_EARS {
             return Err(Error::ControlFull { limit: MAX_EARS });
@@ -70,16 +67,16 @@ impl Ears {
 
     /// Says something to all whom it is for.
     pub(crate) fn tell(&self, session: &SessionId, what: &Heard) {
-        let sessions = locked(&self.0);
+        let sessions = self.0.lock();
         for hearing in sessions.get(session).into_iter().flatten().filter(|hearing| hearing.side == what.side()) {
-            locked(&hearing.waiting).push(what.clone());
+            hearing.waiting.lock().push(what.clone());
             hearing.woken.notify_one();
         }
     }
 
     /// Tells all operators to look: something may have been missed.
     pub(crate) fn tell_all_to_look(&self) {
-        let sessions: Vec<_> = locked(&self.0).keys().cloned().collect();
+        let sessions: Vec<_> = self.0.lock().keys().cloned().collect();
         for session in sessions {
             self.tell(&session, &Heard::Changed);
         }
@@ -87,7 +84,7 @@ impl Ears {
 
     /// The sessions that somebody listens to.
     pub(crate) fn sessions(&self) -> Vec<SessionId> {
-        locked(&self.0).keys().cloned().collect()
+        self.0.lock().keys().cloned().collect()
     }
 }
 
@@ -131,7 +128,7 @@ impl Ear {
 
     /// The same, if something waits.
     pub fn take(&mut self) -> Option<Heard> {
-        let mut waiting = locked(&self.hearing.waiting);
+        let mut waiting = self.hearing.waiting.lock();
         let heard = waiting.messages.pop_front()?;
         waiting.bytes -= heard.size();
         Some(heard)
@@ -139,13 +136,13 @@ impl Ear {
 
     /// How many messages were dropped since this was last asked, because too many waited.
     pub fn dropped(&mut self) -> u64 {
-        std::mem::take(&mut locked(&self.hearing.waiting).dropped)
+        std::mem::take(&mut self.hearing.waiting.lock().dropped)
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        let mut sessions = locked(&self.ears.0);
+        let mut sessions = self.ears.0.lock();
         if let Some(listening) = sessions.get_mut(&self.session) {
             listening.retain(|hearing| !Arc::ptr_eq(hearing, &self.hearing));
             if listening.is_empty() {

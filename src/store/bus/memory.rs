@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -45,11 +46,7 @@ impl Desk {
     }
 }
 
-impl MemoryBus {
-    fn desks(&self) -> MutexGuard<'_, HashMap<SessionId, Desk>> {
-        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl MemoryBus {}
 
 #[async_trait]
 impl CommandBus for MemoryBus {
@@ -63,7 +60,7 @@ impl CommandBus for MemoryBus {
         latest: Instant,
     ) -> Result<Sent, Error> {
         // Held until all is said: what another operator says comes after it or before.
-        let mut desks = self.desks();
+        let mut desks = self.desks.lock();
         let desk = desks.entry(session.clone()).or_default();
         let mut standing = desk.standing();
         let now = Instant::now();
@@ -98,7 +95,7 @@ impl CommandBus for MemoryBus {
     }
 
     async fn leave(&self, session: &SessionId, operator: &Operator) -> Result<(), Error> {
-        let mut desks = self.desks();
+        let mut desks = self.desks.lock();
         let Some(desk) = desks.get_mut(session) else { return Ok(()) };
         if desk.wheel.take_if(|(driver, _)| driver.id == operator.id).is_some() {
             self.ears.tell(session, &Heard::Left(operator.id.clone()));
@@ -111,7 +108,7 @@ impl CommandBus for MemoryBus {
     }
 
     async fn note_vehicle(&self, session: &SessionId, vehicle: &str, note: Option<VehicleNote>) -> Result<(), Error> {
-        let mut desks = self.desks();
+        let mut desks = self.desks.lock();
         let desk = desks.entry(session.clone()).or_default();
         desk.standing();
         let changed = match note {

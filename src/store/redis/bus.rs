@@ -4,13 +4,11 @@
 //! rather too early; where it arrives, it is put back into ours, again rather too early. So whatever holds it up on the way, in
 //! this process, in Redis or in another, it never seems younger than it is.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -71,7 +69,7 @@ impl Audience for Hearers {
     }
 
     fn learn_clock(&self, asked: Instant, redis_ms: f64) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, redis_ms));
+        *self.clock.lock() = Some((asked, redis_ms));
     }
 }
 
@@ -81,7 +79,7 @@ impl Hearers {
         if !redis_ms.is_finite() {
             return None;
         }
-        let (at, then) = (*self.clock.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let (at, then) = (*self.clock.lock())?;
         let after = Duration::try_from_secs_f64((redis_ms - then).max(0.0) / 1000.0).ok()?;
         let before = Duration::try_from_secs_f64((then - redis_ms).max(0.0) / 1000.0).ok()?;
         // A command of the future is none of ours.

@@ -7,13 +7,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, Script};
 
 use super::{
@@ -95,13 +93,9 @@ impl Index {
         }
     }
 
-    fn written(&self) -> MutexGuard<'_, HashMap<SessionId, Written>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sees to it that the session is listed before a frame of it is pushed.
     pub(super) async fn announce(&self, call: &Call<'_>, session: &SessionId) -> Result<Entry, Error> {
-        let written = self.written().get(session).copied();
+        let written = self.written.lock().get(session).copied();
         match written {
             Some(Written { at, losses }) if at.elapsed() < REFRESH && losses == call.losses() => Ok(Entry::Confirmed),
             _ => self.admit(call, session).await,
@@ -114,7 +108,7 @@ impl Index {
         let written = Written::now(call);
         match self.add(call, session, self.life()).await {
             Ok(()) => self.remember(session, written),
-            Err(_) => drop(self.written().remove(session)),
+            Err(_) => drop(self.written.lock().remove(session)),
         }
     }
 
@@ -123,7 +117,7 @@ impl Index {
     }
 
     fn remember(&self, session: &SessionId, entry: Written) {
-        let mut written = self.written();
+        let mut written = self.written.lock();
         // Older entries spare nobody a round trip; they are thrown out when they may be the half.
         if written.len() >= 2 * self.limits.max_sessions.min(100_000) {
             written.retain(|_, entry| entry.at.elapsed() < REFRESH);
@@ -260,7 +254,7 @@ impl Index {
     /// Takes a session off the index that is about to be removed. A push that comes after its removal, through any
     /// replica, sees that it begins a session and lists it again.
     pub(super) async fn forget(&self, call: &Call<'_>, session: &SessionId) -> Result<(), Error> {
-        self.written().remove(session);
+        self.written.lock().remove(session);
         self.write(call, session, "remove", &[]).await.map(drop)
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, Pipeline, PushInfo, PushKind, RedisError, RedisResult,
     Value, aio::MultiplexedConnection,
@@ -75,13 +76,9 @@ struct LaneState {
 type Opening = Shared<BoxFuture<'static, Result<Arc<Link>, Arc<str>>>>;
 
 impl Lane {
-    fn state(&self) -> MutexGuard<'_, LaneState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Nobody is to use this link any more.
     fn give_up(&self, link: &Arc<Link>) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if state.link.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
             state.link = None;
         }
@@ -273,7 +270,7 @@ impl Lanes {
 
     async fn link(self: &Arc<Self>, number: usize) -> Result<Arc<Link>, Error> {
         let opening = {
-            let mut state = self.lanes[number].state();
+            let mut state = self.lanes[number].0.lock();
             if let Some(link) = state.link.as_ref().filter(|link| link.losses == self.losses()) {
                 return Ok(link.clone());
             }
@@ -288,7 +285,7 @@ impl Lanes {
         let task = tokio::spawn(async move {
             let opened = tokio::time::timeout(OPEN_DEADLINE, lanes.open()).await;
             let opened = opened.map_err(Cause::from).flatten().map(Arc::new);
-            let mut state = lanes.lanes[number].state();
+            let mut state = lanes.lanes[number].0.lock();
             state.opening = None;
             state.link = opened.as_ref().ok().cloned();
             opened.map_err(|cause| Arc::from(cause.to_string()))
