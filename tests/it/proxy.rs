@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::harness::{
     Backend, SOON, Server, UsersFile,
+    example::{Example, Vehicle},
     nginx::{SITE, SITE_BELOW_A_PATH, Site},
     picture::{PHOTO_JPEG, numbered},
     process::{Process, program},
@@ -239,6 +240,11 @@ fn websocket(site: &Site, path: &str) -> Conversation {
     Conversation::start(client)
 }
 
+/// What a WebSocket says next, where it is a text.
+async fn text(socket: &mut Conversation) -> String {
+    socket.hear().await["text"].as_str().expect("a text").to_owned()
+}
+
 #[tokio::test]
 async fn pictures_go_through_websockets() {
     for backend in Backend::all().await {
@@ -246,14 +252,14 @@ async fn pictures_go_through_websockets() {
         let site = Site::before(server.address(), SITE).await;
         let directory = tempfile::tempdir().unwrap();
         let mut viewer = websocket(&site, "/ws/view?sessions=test");
-        let state: Value = serde_json::from_str(viewer.hear().await["text"].as_str().unwrap()).unwrap();
+        let state: Value = serde_json::from_str(&text(&mut viewer).await).unwrap();
         assert_eq!(state["state"], json!("empty"));
         let mut camera = websocket(&site, "/ws/push/test");
         for (number, picture) in pictures().enumerate() {
             let file = directory.path().join(number.to_string());
             fs::write(&file, &picture).unwrap();
             camera.say(&format!("@{}", file.display())).await;
-            let answer: Value = serde_json::from_str(camera.hear().await["text"].as_str().unwrap()).unwrap();
+            let answer: Value = serde_json::from_str(&text(&mut camera).await).unwrap();
             let frame = timeout(AT_ONCE, async {
                 loop {
                     // The states of the session come in between.
@@ -271,6 +277,41 @@ async fn pictures_go_through_websockets() {
         }
         assert_eq!(camera.end().await, [json!({ "closed": 1000 })]);
         assert_eq!(viewer.end().await, [json!({ "closed": 1000 })]);
+    }
+}
+
+/// Vehicles by a WebSocket and by server-sent events obey an operator, and are stopped when it is killed.
+async fn vehicles_are_driven_below(path: &str, site: &Site) {
+    const COMMAND: &str = r#"{"linear":{"x":0.5},"angular":{"z":0}}"#;
+    let mut example = Example::Python.command(&site.https(&format!("{path}/control/car")));
+    example.env("SSL_CERT_FILE", site.authority());
+    let mut events = Vehicle::run(example);
+    let mut socket = websocket(site, &format!("{path}/ws/control/car?role=vehicle&lease=250&stop=STOP"));
+    let mut operator = websocket(site, &format!("{path}/ws/control/car"));
+    let both_are_there =
+        async { while serde_json::from_str::<Value>(&text(&mut operator).await).unwrap()["vehicles"] != 2 {} };
+    timeout(SOON, both_are_there).await.expect("both vehicles come");
+    assert!(!events.next().await.moves, "it stands until it is told");
+    operator.say(COMMAND).await;
+    let go = async {
+        assert_eq!(text(&mut socket).await, COMMAND);
+        assert!(events.next().await.moves);
+    };
+    timeout(AT_ONCE, go).await.expect("a command arrives before the next one is sent");
+    drop(operator);
+    let stop = async {
+        assert_eq!(text(&mut socket).await, "STOP");
+        assert!(!events.next().await.moves);
+    };
+    timeout(AT_ONCE, stop).await.expect("the vehicles are stopped");
+}
+
+#[tokio::test]
+async fn vehicles_are_driven_and_stopped_through_nginx() {
+    for backend in Backend::all().await {
+        let server = backend.server(&[]).await;
+        let site = Site::before(server.address(), SITE).await;
+        vehicles_are_driven_below("", &site).await;
     }
 }
 
@@ -449,8 +490,9 @@ async fn everything_works_below(path: &str, site: &Site) {
         }
         assert_eq!(got(camera).await.json(), json!({ "accepted": 10, "refused": 0 }));
     }
+    vehicles_are_driven_below(path, site).await;
     let mut socket = websocket(site, &format!("{path}/ws/view?sessions=test&token=secret"));
-    let state: Value = serde_json::from_str(socket.hear().await["text"].as_str().unwrap()).unwrap();
+    let state: Value = serde_json::from_str(&text(&mut socket).await).unwrap();
     assert_eq!(state["session"], json!("test"));
     drop(socket);
     let (access, others) = site.logs();

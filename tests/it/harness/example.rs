@@ -86,7 +86,12 @@ pub struct Vehicle {
 impl Vehicle {
     /// Starts one that listens at this address of a server, or of a link to it.
     pub fn start(example: Example, url: &str) -> Self {
-        let mut command = tokio::process::Command::from(example.command(url));
+        Self::run(example.command(url))
+    }
+
+    /// Starts one by its command.
+    pub fn run(command: Command) -> Self {
+        let mut command = tokio::process::Command::from(command);
         let mut child = command.stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, obeyed) = mpsc::unbounded_channel();
