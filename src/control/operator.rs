@@ -118,6 +118,8 @@ struct Told {
 struct Suspects {
     /// Each with when it was heard, and the moment after which it was sent for certain.
     said: Vec<(Words, Instant, Instant)>,
+    /// Their size.
+    bytes: usize,
     /// How many pongs had come by then.
     answered: u64,
     until: Instant,
@@ -214,12 +216,17 @@ impl Operating {
                     let [shortest, longest] = PROOF_WAIT;
                     let wait = (line.pings().round_trip().unwrap_or_default() * 2).clamp(shortest, longest);
                     let (answered, until) = (line.pings().answered(), now + wait);
-                    self.suspects = Some(Suspects { said: Vec::new(), answered, until });
+                    self.suspects = Some(Suspects { said: Vec::new(), bytes: 0, answered, until });
                 }
                 let sent_after = line.pings().sent_after();
                 match &mut self.suspects {
                     // What comes after them is not to overtake them.
-                    Some(suspects) if suspects.said.len() < MAX_BATCH => suspects.said.push((words, now, sent_after)),
+                    Some(suspects)
+                        if suspects.said.len() < MAX_BATCH && suspects.bytes + words.bytes.len() <= MAX_BATCH_BYTES =>
+                    {
+                        suspects.bytes += words.bytes.len();
+                        suspects.said.push((words, now, sent_after));
+                    }
                     Some(_) => self.drop_commands(1, Dropped::Flood),
                     None if answers_pings && now > sent_after + 2 * ping_interval(self.relay.ttl) => {
                         // Its way may have been blocked, and all that it said meanwhile comes at once.

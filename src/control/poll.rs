@@ -41,18 +41,22 @@ struct Turn {
 
 impl Turn {
     async fn begin(relay: Arc<Relay>, poller: Poller) -> Result<Self, Error> {
-        let known = relay.polled.0.lock().get(&poller).cloned();
+        let token = CancellationToken::new();
+        // Under the lock of all seats: one that is just being forgotten is not found, or not forgotten.
+        let sit = |seat: &Arc<Seat>| {
+            std::mem::replace(&mut *seat.turn.lock(), token.clone()).cancel();
+            seat.clone()
+        };
+        let known = relay.polled.0.lock().get(&poller).map(sit);
         let seat = match known {
             Some(seat) => seat,
             None => {
                 let (session, _, name, terms) = &poller;
                 let vehicle = relay.vehicle(session.clone(), name, terms.clone()).await?.into();
                 let seat = Arc::new(Seat { vehicle, turn: Mutex::default() });
-                relay.polled.0.lock().entry(poller.clone()).or_insert(seat).clone()
+                sit(relay.polled.0.lock().entry(poller.clone()).or_insert(seat))
             }
         };
-        let token = CancellationToken::new();
-        std::mem::replace(&mut *seat.turn.lock(), token.clone()).cancel();
         let listens_on = poller.3.lease.max(LISTENS_ON);
         Ok(Self { relay, poller, seat, token, listens_on })
     }
