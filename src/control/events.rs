@@ -17,13 +17,16 @@ use crate::{
     wire::{error_body::ErrorBody, query::Query},
 };
 
-/// What comes at once, and in every silence: a comment, which says nothing. From its absence a vehicle knows that the link is silent.
-const HEARTBEAT: Bytes = Bytes::from_static(b":\n\n");
+/// What comes at once: the stamp that every message begins with, which is a comment, and no event. See [`stamp`].
+const FIRST: Bytes = Bytes::from_static(b":0\n\n");
+/// What comes after the stamp in every silence. From its absence a vehicle knows that the link is silent.
+const HEARTBEAT: Bytes = Bytes::from_static(b"\n");
 
 /// Listens to commands, as a vehicle.
 ///
 /// Server-sent events: a text is the `data` of an event, and anything else, or a text with a carriage return, that of an event
-/// `binary`, in base64. A comment comes in every quarter of the lease without a command. With `wait` it is a long poll: the answer is
+/// `binary`, in base64. Each begins with a comment: milliseconds since the answer began. A comment alone comes in every quarter of the
+/// lease without a command. With `wait` it is a long poll: the answer is
 /// one command, or 204 where none has come by then; who polls again within 2 s (or the lease, if that is longer) misses none in
 /// between, at this server.
 #[utoipa::path(
@@ -58,7 +61,7 @@ pub async fn listen(
     let outlet = Outlet::of(&request)?;
     let vehicle = relay.vehicle(session, &name, terms).await?;
     outlet.give_up_unacknowledged_after(vehicle.lease().min(relay.ttl()));
-    let body = EndlessBody::new(HEARTBEAT, &outlet, serve(vehicle, outlet.clone()));
+    let body = EndlessBody::new(FIRST, &outlet, serve(vehicle, outlet.clone()));
     let mut response = HttpResponse::Ok();
     let mut response = response
         .force_close()
@@ -73,8 +76,9 @@ pub async fn listen(
 async fn serve(mut vehicle: Vehicle, outlet: Outlet) {
     let lease = vehicle.lease();
     let every = vehicle.heartbeat();
+    let begun = Instant::now();
     let send = |message: Bytes| {
-        outlet.send([message, Bytes::new(), Bytes::new()]);
+        outlet.send([stamp(begun), message, Bytes::new()]);
         Instant::now()
     };
     // When something was last handed to the network, and what stops the vehicle where that has not been taken yet.
@@ -97,6 +101,13 @@ async fn serve(mut vehicle: Vehicle, outlet: Outlet) {
             () = sleep_until(last + lease), if !is_idle => return outlet.reset(),
         }
     }
+}
+
+/// What each message begins with: when it was sent, in milliseconds since the answer began. Since that was after it was asked for, a
+/// message is no older than what has passed for the vehicle since it asked, less its stamp. So a vehicle sees a delay that grows little
+/// by little, which the kernel's acknowledgements do not tell. An `EventSource` passes comments over.
+fn stamp(begun: Instant) -> Bytes {
+    format!(":{}\n", begun.elapsed().as_millis()).into()
 }
 
 /// A message as an event (<https://html.spec.whatwg.org/multipage/server-sent-events.html>). Lines end with a line feed; a carriage

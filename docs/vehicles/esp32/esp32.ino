@@ -29,9 +29,11 @@ const float FULL_SPEED = 1.0f;
 const float TRACK = 0.2f;
 const int FULL_POWER = 255;
 
-// After so long without a word from the server the vehicle stops by itself. The server stops it when it has heard nothing of an
-// operator for as long.
+// Where the newest word from the server was sent so long ago, the vehicle stops by itself. The server stops it when it has heard
+// nothing of an operator for as long.
 const uint32_t LEASE_MS = 250;
+// In so long the vehicle's clock may get ahead of the server's by a millisecond.
+const uint32_t DRIFT_MS = 1000;
 // Before it connects anew.
 const uint32_t PAUSE_MS = 250;
 // How long connecting may take. The vehicle stands meanwhile.
@@ -83,12 +85,14 @@ WiFiClient client;
 State state = State::AWAY;
 // When the connection was lost, and when the Wi-Fi was last asked for.
 uint32_t awayMs, wifiMs;
-// All that had come by then has been obeyed, so whatever else is read has come later.
-uint32_t sinceMs;
+// When the server began to count, or before that: it does when it answers, so not before it was asked.
+uint32_t startMs;
+// When the newest word from the server was sent, by its count, and up to when `startMs` has been corrected.
+uint32_t sentMs, correctedMs;
 Text<MAX_LINE> line;
 // The data of an event, its lines joined.
 Text<MAX_COMMAND> command;
-bool isAnswered, isStream, isBinary, hasData;
+bool isAnswered, isStream, isBinary, hasData, hasStamp;
 
 void setMotor(const uint8_t pins[2], float speed) {
   const float part = fmaxf(-1.0f, fminf(1.0f, speed / FULL_SPEED));
@@ -114,9 +118,22 @@ void giveUp(const char *why) {
   awayMs = millis();
 }
 
-// Whether something may have come longer than the lease ago. After a while without a look at the clock, all may.
+// Whether the newest word may have been sent longer than the lease ago, wherever it was since.
 bool isLate() {
-  return millis() - sinceMs > LEASE_MS;
+  return millis() - startMs - sentMs > LEASE_MS;
+}
+
+// Learns when the newest word was sent.
+void takeStamp(uint32_t stampMs) {
+  sentMs = stampMs;
+  const uint32_t driftMs = (sentMs - correctedMs) / DRIFT_MS;
+  startMs += driftMs;
+  correctedMs += driftMs * DRIFT_MS;
+  // Nothing comes before it was sent.
+  const uint32_t latestMs = millis() - sentMs;
+  if ((int32_t)(latestMs - startMs) < 0) {
+    startMs = latestMs;
+  }
 }
 
 const char *skipBlanks(const char *at) {
@@ -169,7 +186,7 @@ void obey() {
 
 void clearEvent() {
   command.clear();
-  isBinary = hasData = false;
+  isBinary = hasData = hasStamp = false;
 }
 
 void takeHeadLine() {
@@ -196,10 +213,14 @@ void takeHeadLine() {
 
 void takeEventLine() {
   if (line.isEmpty()) {
-    if (hasData && !isBinary && !command.isTooLong) {
+    if (hasStamp && hasData && !isBinary && !command.isTooLong) {
       obey();
     }
     clearEvent();
+  } else if (line.bytes[0] == ':') {
+    // It goes around after 49 days, as the clock does.
+    takeStamp((uint32_t)strtoull(line.bytes + 1, nullptr, 10));
+    hasStamp = true;
   } else if (line.after("event: binary") != nullptr) {
     isBinary = true;
   } else if (const char *data = line.after("data: ")) {
@@ -232,7 +253,7 @@ void take(char byte) {
 }
 
 void listen() {
-  // Frozen, or silent: what may be there now is not even read.
+  // Frozen, silent or behind: what may be there now is not even read.
   if (isLate()) {
     return giveUp("nothing has come in time");
   }
@@ -245,19 +266,8 @@ void listen() {
     return;
   }
   const int count = client.read(bytes, (size_t)waiting < MAX_READ ? (size_t)waiting : MAX_READ);
-  const uint32_t nowMs = millis();
   for (int at = 0; at < count && state != State::AWAY; at++) {
     take((char)bytes[at]);
-  }
-  if (state == State::AWAY) {
-    return;
-  }
-  if (isLate()) {
-    return giveUp("what has come may be too old");
-  }
-  const bool isWhole = state == State::EVENTS && line.isEmpty() && !hasData && !isBinary;
-  if (isWhole && client.available() == 0) {
-    sinceMs = nowMs;
   }
 }
 
@@ -277,7 +287,8 @@ void connectToServer() {
   clearEvent();
   isAnswered = isStream = false;
   state = State::HEAD;
-  sinceMs = millis();
+  startMs = millis();
+  sentMs = correctedMs = 0;
   if (client.write((const uint8_t *)request, (size_t)length) != (size_t)length) {
     giveUp("the request was not sent");
   }

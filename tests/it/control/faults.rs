@@ -150,7 +150,7 @@ async fn an_example_vehicle_stops_in_time_whatever_fails_and_is_driven_again_by_
         let mut stage = Stage::set(example, true).await;
         let mut froze = Vec::new();
         let halt = LEASE + Duration::from_millis(50);
-        for fault in 0..7 {
+        for fault in 0..8 {
             let name = [
                 "operator cut",
                 "vehicle cut",
@@ -158,6 +158,7 @@ async fn an_example_vehicle_stops_in_time_whatever_fails_and_is_driven_again_by_
                 "operator stopped",
                 "vehicle stopped",
                 "redis hangs",
+                "vehicle ever farther",
                 "server killed",
             ];
             let what = format!("{example:?}, {}", name[fault]);
@@ -197,6 +198,12 @@ async fn an_example_vehicle_stops_in_time_whatever_fails_and_is_driven_again_by_
                     stage.stands(&what, begun, halt).await;
                     stage.site.redis.as_ref().unwrap().thaw();
                 }
+                6 => {
+                    // All the while it hears of the server, and the server of it.
+                    stage.to_vehicle.fall_behind(0.5);
+                    stage.stands(&what, begun, LEASE * 3).await;
+                    stage.to_vehicle.catch_up();
+                }
                 _ => {
                     stage.site.server = None;
                     stage.stands(&what, begun, LEASE * 2).await;
@@ -234,7 +241,7 @@ async fn schedule(seed: u64) {
     let mut stage = Stage::set(example, on_redis).await;
     let (mut froze, mut told) = (Vec::new(), vec![format!("{example:?}, Redis: {on_redis}")]);
     for _ in 0..5 {
-        let (fault, time) = (dice.next(9), dice.ms(100, 1500));
+        let (fault, time) = (dice.next(10), dice.ms(100, 1500));
         told.push(format!("{fault} for {time:?}"));
         match fault {
             0 => stage.to_operator.hold(),
@@ -254,6 +261,7 @@ async fn schedule(seed: u64) {
                 Some(redis) => redis.freeze(),
                 None => stage.to_operator.limit(20_000),
             },
+            8 => stage.to_vehicle.fall_behind((1 + dice.next(9)) as f64 / 10.0),
             _ => stage.site.restart().await,
         }
         stage.vehicle.watch_for(time).await;
@@ -268,6 +276,7 @@ async fn schedule(seed: u64) {
                 Some(redis) => redis.thaw(),
                 None => stage.to_operator.limit(0),
             },
+            8 => stage.to_vehicle.catch_up(),
             _ => {}
         }
         stage.vehicle.watch_for(dice.ms(0, 600)).await;

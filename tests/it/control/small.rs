@@ -48,14 +48,25 @@ impl Events {
         timeout(SOON, self.lines.next_line()).await.expect("a line in time").unwrap().expect("a line")
     }
 
-    /// The next event: its lines as they come. Comments are passed over.
-    async fn next(&mut self) -> Vec<String> {
-        let mut event = Vec::new();
+    /// What comes next: by its stamp, when it was sent, and its other lines.
+    async fn message(&mut self) -> (Duration, Vec<String>) {
+        let stamp = self.line().await;
+        let sent = stamp.strip_prefix(':').and_then(|ms| ms.parse().ok()).unwrap_or_else(|| panic!("a stamp: {stamp}"));
+        let mut lines = Vec::new();
         loop {
             match self.line().await {
-                line if line.starts_with(':') => assert_eq!(self.line().await, ""),
-                line if line.is_empty() => return event,
-                line => event.push(line),
+                line if line.is_empty() => return (Duration::from_millis(sent), lines),
+                line => lines.push(line),
+            }
+        }
+    }
+
+    /// The next event: its lines as they come. Heartbeats are passed over.
+    async fn next(&mut self) -> Vec<String> {
+        loop {
+            let (_, lines) = self.message().await;
+            if !lines.is_empty() {
+                return lines;
             }
         }
     }
@@ -76,12 +87,16 @@ async fn events_carry_texts_as_they_are_and_everything_else_in_base64_and_the_st
         assert_eq!(vehicle.next().await, ["event: binary", "data: Z28="]);
         assert_eq!(vehicle.next().await, ["data: STOP"]);
         assert!(sent.elapsed() <= LEASE + STOP_SLACK, "{:?}", sent.elapsed());
-        // A silent link shows by the comments that do not come.
-        let start = Instant::now();
+        // A silent link shows by the heartbeats that do not come, and one that is late by their stamps.
+        let (start, mut sent) = (Instant::now(), vehicle.message().await.0);
+        let first = sent;
         for _ in 0..8 {
-            assert_eq!((vehicle.line().await, vehicle.line().await), (":".into(), String::new()));
+            let (next, lines) = vehicle.message().await;
+            assert!(next > sent && lines.is_empty(), "{next:?} {lines:?}");
+            sent = next;
         }
         assert!((LEASE..LEASE * 3).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert!((sent - first).abs_diff(start.elapsed()) < LEASE / 2, "{:?} {:?}", sent - first, start.elapsed());
         let mut other = Events::open(&server, "stop64=AAE%3D&lease=100").await;
         operator.send("go");
         assert_eq!(other.next().await, ["data: go"]);

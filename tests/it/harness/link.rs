@@ -1,19 +1,23 @@
 //! The way between a browser and a server, which can fail as networks do: without a word.
 
-use std::{io, net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, num::NonZeroU32, time::Duration};
 
+use futures_util::future::OptionFuture;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until},
 };
 
 /// What a network sends at once.
 const PACKET: usize = 1448;
 /// What it holds back: as little as one does, where connections within a machine take megabytes.
 const BUFFER: usize = 16 * PACKET;
+/// What is on a way that takes time, in packets.
+const MAX_ON_THE_WAY: usize = 256;
 
 /// Listens beside a server and passes everything on, until told otherwise. Its connections end with it.
 pub struct Link {
@@ -33,6 +37,15 @@ struct State {
     bytes_per_second: Option<NonZeroU32>,
     /// How long a connection that begins with a WebSocket takes to get through.
     websockets_after: Duration,
+    /// Since when it falls behind, and by how much in each second.
+    behind: Option<(Instant, f64)>,
+}
+
+impl State {
+    /// How long what is sent now takes.
+    fn delay(&self) -> Duration {
+        self.behind.map_or(Duration::ZERO, |(since, rate)| since.elapsed().mul_f64(rate))
+    }
 }
 
 impl Link {
@@ -71,6 +84,16 @@ impl Link {
     /// See [`Self::hold`].
     pub fn let_go(&self) {
         self.state.send_modify(|state| state.is_held = false);
+    }
+
+    /// Everything takes longer and longer, as where a buffer fills: by so many seconds in each second. Nothing is lost.
+    pub fn fall_behind(&self, rate: f64) {
+        self.state.send_modify(|state| state.behind = Some((Instant::now(), rate)));
+    }
+
+    /// What is sent from now on takes no time.
+    pub fn catch_up(&self) {
+        self.state.send_modify(|state| state.behind = None);
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -149,16 +172,31 @@ async fn pass(
     opened: u32,
 ) -> io::Result<()> {
     let mut buffer = [0; PACKET];
+    // Each with when it is there; nothing where the end is.
+    let mut on_the_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     loop {
-        let length = from.read(&mut buffer).await?;
+        let has_ended = on_the_way.back().is_some_and(|(_, bytes)| bytes.is_empty());
+        let bytes = tokio::select! {
+            length = from.read(&mut buffer), if !has_ended && on_the_way.len() < MAX_ON_THE_WAY => {
+                let (bytes, delay) = (buffer[..length?].to_vec(), states.borrow().delay());
+                if !delay.is_zero() || !on_the_way.is_empty() {
+                    on_the_way.push_back((Instant::now() + delay, bytes));
+                    continue;
+                }
+                bytes
+            }
+            Some(()) = OptionFuture::from(on_the_way.front().map(|(at, _)| sleep_until(*at))) => {
+                on_the_way.pop_front().map(|(_, bytes)| bytes).unwrap_or_default()
+            }
+        };
         let passes = |state: &State| state.silences == opened && !state.is_silent && !state.is_held;
         let limit = states.wait_for(passes).await.map_err(io::Error::other)?.bytes_per_second;
-        if length == 0 {
+        if bytes.is_empty() {
             return Ok(());
         }
         if let Some(limit) = limit {
-            tokio::time::sleep(Duration::from_secs(1) * length as u32 / limit.get()).await;
+            tokio::time::sleep(Duration::from_secs(1) * bytes.len() as u32 / limit.get()).await;
         }
-        to.write_all(&buffer[..length]).await?;
+        to.write_all(&bytes).await?;
     }
 }
