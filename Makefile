@@ -4,9 +4,6 @@
 # How many times larger `make proof` tests what takes time or load.
 PROOF_FACTOR ?= 20
 
-# Tests wait more than they compute: half as many more at once than there are cores are done a quarter sooner.
-export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
-
 # The programs that the tests start, the tester among them, with the dependencies as the tests have them: else those would be
 # built twice.
 BUILD = cargo build --workspace --bins --tests --locked

@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{arrives, becomes, choose, reads};
 use crate::harness::{
@@ -24,6 +24,8 @@ use crate::harness::{
 };
 
 const LEASE: Duration = Duration::from_millis(250);
+/// Longer than the page takes to look at its keys.
+const BEATS: Duration = Duration::from_millis(100);
 const STANDS: &str = r#"{"linear":{"x":0},"angular":{"z":0}}"#;
 
 /// A server, a vehicle that has a camera, and a browser that is to drive it.
@@ -61,9 +63,20 @@ impl Stage {
         reads(&self.browser, "#hint", |text| text.starts_with("W A S D")).await;
     }
 
+    /// Presses a key as somebody does who reads the hint: a page that is held up in that very moment releases everything, as it does
+    /// beside other browsers, and then it is let go of and pressed anew.
     async fn press(&self, key: char) {
-        self.ready().await;
-        self.key(KeyAction::Down { value: key }).await;
+        let end = Instant::now() + SOON;
+        loop {
+            self.ready().await;
+            self.key(KeyAction::Down { value: key }).await;
+            sleep(BEATS).await;
+            if !self.browser.text("#hint").await.starts_with("Everything is released") {
+                return;
+            }
+            assert!(Instant::now() < end, "what is pressed does not count");
+            self.release(key).await;
+        }
     }
 
     async fn release(&self, key: char) {
