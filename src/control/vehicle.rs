@@ -26,7 +26,7 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between what it says of itself.
 const TELEMETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The bounds of [`Vehicle::heartbeat`].
-const HEARTBEAT: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(1)];
+const HEARTBEAT_INTERVAL: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(1)];
 
 /// What a vehicle is to be sent next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Vehicle {
     /// How often its link is to be heard of, by either side: in each quarter of the lease, so that a link that is lost shows before half
     /// of the lease is over.
     pub(super) fn heartbeat(&self) -> Duration {
-        let [shortest, longest] = HEARTBEAT;
+        let [shortest, longest] = HEARTBEAT_INTERVAL;
         (self.terms.lease / 4).clamp(shortest, longest)
     }
 

@@ -40,8 +40,6 @@ pub struct MemoryVault {
     ended: Mutex<HashMap<Uuid, Instant>>,
 }
 
-impl MemoryVault {}
-
 #[async_trait]
 impl Vault for MemoryVault {
     async fn secret(&self, candidate: &str) -> Result<String, Error> {

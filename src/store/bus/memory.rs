@@ -46,8 +46,6 @@ impl Desk {
     }
 }
 
-impl MemoryBus {}
-
 #[async_trait]
 impl CommandBus for MemoryBus {
     async fn send(

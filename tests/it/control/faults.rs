@@ -150,18 +150,18 @@ async fn an_example_vehicle_stops_in_time_whatever_fails_and_is_driven_again_by_
         let mut stage = Stage::set(example, true).await;
         let mut froze = Vec::new();
         let halt = LEASE + Duration::from_millis(50);
-        for fault in 0..8 {
-            let name = [
-                "operator cut",
-                "vehicle cut",
-                "both cut",
-                "operator stopped",
-                "vehicle stopped",
-                "redis hangs",
-                "vehicle ever farther",
-                "server killed",
-            ];
-            let what = format!("{example:?}, {}", name[fault]);
+        let faults = [
+            "operator cut",
+            "vehicle cut",
+            "both cut",
+            "operator stopped",
+            "vehicle stopped",
+            "redis hangs",
+            "vehicle ever farther",
+            "server killed",
+        ];
+        for (fault, name) in faults.into_iter().enumerate() {
+            let what = format!("{example:?}, {name}");
             let begun = Instant::now();
             match fault {
                 0 => {
