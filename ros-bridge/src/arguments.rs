@@ -60,9 +60,6 @@ pub struct Ros2 {
     /// The domain
     #[arg(long, value_name = "NUMBER", env = "ROS_DOMAIN_ID", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=232))]
     pub domain: u16,
-    /// The node's name
-    #[arg(long, value_name = "NAME", default_value = "image_streamer")]
-    pub node_name: String,
     #[command(flatten)]
     pub bridge: Bridge,
 }

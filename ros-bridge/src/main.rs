@@ -6,7 +6,7 @@
 //! ros1.rs         a node of ROS 1: the master        ros2.rs         a node of ROS 2
 //!   ros1/slave.rs      what other nodes ask            ros1/xmlrpc.rs     calls and answers
 //!   ros1/subscriber.rs one publisher's messages        ros1/publisher.rs  commands to subscribers
-//!   ros1/header.rs     how a connection begins
+//!   ros1/header.rs     how a connection begins         ros2/raw.rs        messages as DDS delivers them
 //! newest.rs       between a topic and its way: one message waits, the newest wins
 //! camera.rs       one topic's way to its session     vehicle.rs      operators' commands, and the lease
 //! message.rs      messages taken apart               picture.rs      pixels to JPEG: picture/{bayer,depth,resize,yuv}.rs
@@ -20,6 +20,7 @@ mod newest;
 mod pace;
 mod picture;
 mod ros1;
+mod ros2;
 mod routes;
 mod server;
 mod vehicle;
@@ -34,7 +35,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    arguments::{Arguments, Bridge, Ros, Ros1},
+    arguments::{Arguments, Bridge, Ros, Ros1, Ros2},
     camera::Studio,
     picture::Style,
     routes::Routes,
@@ -42,12 +43,14 @@ use crate::{
     vehicle::{Commands, Terms, Vehicle},
 };
 
+/// What is logged where RUST_LOG says nothing else. The library of DDS tells of every network that it does not use.
+const QUIET: &str = "info,rustdds=off";
 /// How long subscribers get to take the last command, which is to stop.
 const LAST_WORD: std::time::Duration = std::time::Duration::from_millis(200);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -60,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
     let _signals = end_on_signals(end.clone())?;
     match Arguments::parse_from(rest).ros {
         Ros::Ros1(arguments) => run_ros1(arguments, name, end).await,
-        Ros::Ros2(_) => Err(anyhow!("not yet")),
+        Ros::Ros2(arguments) => run_ros2(arguments, end).await,
     }
 }
 
@@ -85,6 +88,18 @@ async fn run_ros1(arguments: Ros1, given: Option<String>, end: CancellationToken
     // The vehicle ends first: the node is still there to publish that the robot is to stop.
     let node_end = CancellationToken::new();
     let node = ros1::run(settings, routes, studio, publications.collect(), commands, node_end.clone());
+    drive_until(end, vehicle, node_end, node).await
+}
+
+async fn run_ros2(arguments: Ros2, end: CancellationToken) -> anyhow::Result<()> {
+    let Ros2 { domain, bridge } = arguments;
+    let Ready { routes, studio, commands, vehicle } = Ready::new(&bridge)?;
+    let publications = ros2::Publications { twist: bridge.cmd_vel, text: bridge.command_topic };
+    let is = |variable: &str, value: &str| std::env::var(variable).is_ok_and(|it| it.eq_ignore_ascii_case(value));
+    let is_local = is("ROS_LOCALHOST_ONLY", "1") || is("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
+    let node_end = CancellationToken::new();
+    let settings = ros2::Settings { domain, is_local };
+    let node = ros2::run(settings, routes, studio, publications, commands, node_end.clone());
     drive_until(end, vehicle, node_end, node).await
 }
 

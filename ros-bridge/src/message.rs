@@ -1,8 +1,8 @@
 //! Image messages as they come over the wire of ROS 1 and of ROS 2, taken apart without copying a pixel.
 //!
 //! Both send the fields of `sensor_msgs/Image` and `sensor_msgs/CompressedImage` in the order of their definitions. ROS 1
-//! packs them, little-endian, and has a sequence number in its header. ROS 2 sends CDR (OMG DDS-XTypes 1.3, 7.4): four bytes
-//! that name the encoding, then numbers at multiples of their size, and texts that end in a NUL which is counted.
+//! packs them, little-endian, and has a sequence number in its header. ROS 2 sends CDR (OMG DDS-XTypes 1.3, 7.4): numbers at
+//! multiples of their size, and texts that end in a NUL which is counted. Which byte of a number comes first is told before it.
 
 use std::time::Duration;
 
@@ -44,7 +44,10 @@ pub enum Layout {
     /// ROS 1.
     Packed,
     /// ROS 2.
-    Cdr,
+    Cdr {
+        /// Whether numbers begin with their high byte.
+        is_bigendian: bool,
+    },
 }
 
 /// When the picture was taken, since 1970 or since a simulation began; `None` where the publisher left it at 0.
@@ -106,9 +109,6 @@ pub enum Malformed {
     /// A text is not UTF-8.
     #[error("{0} is no text")]
     NoText(&'static str),
-    /// CDR of a kind that ROS 2 does not send.
-    #[error("the message is in the encoding {0:#06x}, where ROS 2 sends CDR (0x0000 or 0x0001)")]
-    Encapsulation(u16),
 }
 
 /// Takes a message apart.
@@ -116,7 +116,7 @@ pub enum Malformed {
 /// # Errors
 /// When a field is longer than what is left of the message, or is no text where it should be one.
 pub fn read(layout: Layout, kind: Kind, message: &[u8]) -> Result<Message<'_>, Malformed> {
-    let mut fields = Fields::of(layout, message)?;
+    let mut fields = Fields { layout, message, at: 0 };
     if layout == Layout::Packed {
         fields.number("header.seq")?;
     }
@@ -139,29 +139,13 @@ pub fn read(layout: Layout, kind: Kind, message: &[u8]) -> Result<Message<'_>, M
 
 struct Fields<'a> {
     layout: Layout,
-    is_bigendian: bool,
-    /// What numbers are aligned to begins here.
-    body: &'a [u8],
+    message: &'a [u8],
     at: usize,
 }
 
 impl<'a> Fields<'a> {
-    fn of(layout: Layout, message: &'a [u8]) -> Result<Self, Malformed> {
-        let mut fields = Self { layout, is_bigendian: false, body: message, at: 0 };
-        if layout == Layout::Cdr {
-            let head = fields.take("the encapsulation", 4)?;
-            fields.is_bigendian = match u16::from_be_bytes([head[0], head[1]]) {
-                0 => true,
-                1 => false,
-                other => return Err(Malformed::Encapsulation(other)),
-            };
-            (fields.body, fields.at) = (&message[4..], 0);
-        }
-        Ok(fields)
-    }
-
     fn take(&mut self, field: &'static str, wanted: usize) -> Result<&'a [u8], Malformed> {
-        let left = &self.body[self.at..];
+        let left = &self.message[self.at..];
         let taken = left.get(..wanted).ok_or(Malformed::CutOff { field, wanted, left: left.len() })?;
         self.at += wanted;
         Ok(taken)
@@ -172,12 +156,13 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&mut self, field: &'static str) -> Result<u32, Malformed> {
-        if self.layout == Layout::Cdr {
+        if self.layout != Layout::Packed {
             self.take(field, self.at.next_multiple_of(4) - self.at)?;
         }
         let bytes = self.take(field, 4)?;
         let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        Ok(if self.is_bigendian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+        let is_bigendian = self.layout == Layout::Cdr { is_bigendian: true };
+        Ok(if is_bigendian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
 
     fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {
@@ -187,7 +172,7 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self, field: &'static str) -> Result<&'a str, Malformed> {
         let mut bytes = self.bytes(field)?;
-        if self.layout == Layout::Cdr {
+        if self.layout != Layout::Packed {
             bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
         }
         std::str::from_utf8(bytes).map_err(|_| Malformed::NoText(field))
@@ -217,9 +202,14 @@ mod tests {
         bytes
     }
 
+    fn samples() -> [(Layout, Vec<u8>); 3] {
+        let cdr = |is_bigendian| (Layout::Cdr { is_bigendian }, cdr(is_bigendian));
+        [(Layout::Packed, packed()), cdr(false), cdr(true)]
+    }
+
     fn cdr(bigendian: bool) -> Vec<u8> {
         let number = |value: u32| if bigendian { value.to_be_bytes() } else { value.to_le_bytes() };
-        let mut bytes = vec![0, u8::from(!bigendian), 0, 0];
+        let mut bytes = Vec::new();
         for value in [1_700_000_000, 250_000_000, 4] {
             bytes.extend(number(value));
         }
@@ -249,15 +239,14 @@ mod tests {
             }),
         };
         assert_eq!(read(Layout::Packed, Kind::Image, &packed()), Ok(expected));
-        for bigendian in [false, true] {
-            let bytes = cdr(bigendian);
-            assert_eq!(read(Layout::Cdr, Kind::Image, &bytes), read(Layout::Packed, Kind::Image, &packed()));
+        for (layout, bytes) in samples() {
+            assert_eq!(read(layout, Kind::Image, &bytes), read(Layout::Packed, Kind::Image, &packed()));
         }
     }
 
     #[test]
     fn a_message_that_is_cut_off_anywhere_is_refused() {
-        for (layout, whole) in [(Layout::Packed, packed()), (Layout::Cdr, cdr(false)), (Layout::Cdr, cdr(true))] {
+        for (layout, whole) in samples() {
             for length in 0..whole.len() {
                 let error = read(layout, Kind::Image, &whole[..length]).unwrap_err();
                 assert!(matches!(error, Malformed::CutOff { .. }), "{layout:?} {length}: {error}");
@@ -274,7 +263,7 @@ mod tests {
             random ^= random << 17;
             random as usize
         };
-        for (layout, whole) in [(Layout::Packed, packed()), (Layout::Cdr, cdr(false)), (Layout::Cdr, cdr(true))] {
+        for (layout, whole) in samples() {
             for _ in 0..20_000 {
                 let mut bytes = whole.clone();
                 for _ in 0..=next() % 3 {

@@ -34,14 +34,12 @@ use self::{
 use crate::{
     camera::{Camera, Studio},
     message::Kind,
-    routes::Routes,
+    routes::{MAX_TOPICS, Routes},
     vehicle::Commands,
 };
 
 /// How often the master is asked whether it still knows this node, and which topics there are.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How many topics are shown at once.
-pub const MAX_TOPICS: usize = 256;
 /// How many publishers of one topic are read.
 const MAX_PUBLISHERS: usize = 32;
 

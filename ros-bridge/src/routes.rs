@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use glob::{MatchOptions, Pattern};
 
+/// How many topics are shown at once.
+pub const MAX_TOPICS: usize = 256;
 /// Where in a session's name the topic's name comes.
 const TOPIC: &str = "{topic}";
 /// The longest session id that a server takes, in bytes.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::bail;
 use futures_util::StreamExt;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{broadcast, watch},
     time::sleep,
@@ -28,7 +28,7 @@ const MAX_WAITING_TEXTS: usize = 16;
 const CLOCK: ClockId = if cfg!(target_os = "linux") { ClockId::Boottime } else { ClockId::Monotonic };
 
 /// `geometry_msgs/Twist`: in metres and radians a second. What is left out is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Twist {
     /// Along x (forward), y (left) and z (up).
     #[serde(default)]
@@ -39,7 +39,7 @@ pub struct Twist {
 }
 
 /// `geometry_msgs/Vector3`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Vector {
     /// Forward.
