@@ -15,6 +15,7 @@ pub mod port;
 pub mod process;
 pub mod python;
 pub mod redis;
+pub mod robot;
 pub mod server;
 pub mod tls;
 pub mod users;

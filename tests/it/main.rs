@@ -44,6 +44,7 @@ mod readers;
 mod readme;
 mod redis_url;
 mod replicas;
+mod ros;
 mod secrets;
 mod sessions;
 mod shutdown;
