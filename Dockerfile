@@ -14,21 +14,23 @@ RUN [ "$(uname -m)" != aarch64 ] || printf '[env]\nJEMALLOC_SYS_WITH_LG_PAGE = "
 # files which are not there: their sections are cut out.
 COPY Cargo.toml Cargo.lock ./
 COPY tester/Cargo.toml tester/
+# The bridge from ROS has a Dockerfile of its own (ros-bridge/Dockerfile); here only the workspace names it.
+COPY ros-bridge/Cargo.toml ros-bridge/
 # What the empty sources gave is removed at the end: copied files keep their times, so Cargo would take it for newer than
 # the real sources and not build those.
 RUN awk '/^\[/ { cut = /^\[\[(bench|example|test)\]\]/ } !cut' Cargo.toml > Cargo.toml.cut \
     && mv Cargo.toml.cut Cargo.toml \
-    && mkdir src tester/src \
+    && mkdir src tester/src ros-bridge/src \
     && touch src/lib.rs \
-    && echo 'fn main() {}' | tee src/main.rs > tester/src/main.rs \
-    && cargo build --release --locked --workspace \
+    && echo 'fn main() {}' | tee src/main.rs ros-bridge/src/main.rs > tester/src/main.rs \
+    && cargo build --release --locked --package image-streamer --package image-streamer-tester \
     && cargo clean --release --locked --package image-streamer --package image-streamer-tester
 
 COPY askama.toml ./
 COPY fonts fonts
 COPY src src
 COPY tester/src tester/src
-RUN cargo build --release --locked --workspace
+RUN cargo build --release --locked --package image-streamer --package image-streamer-tester
 
 
 # Before the server: the classic builder makes every stage on the way to its target, and a build without a target is to

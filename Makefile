@@ -1,5 +1,5 @@
 # What one does with this repository. `make help` lists it.
-.PHONY: help test proof lint advisories screenshot bench demo setup
+.PHONY: help test proof lint advisories screenshot bench bench-robots demo setup
 
 # How many times larger `make proof` tests what takes time or load.
 PROOF_FACTOR ?= 20
@@ -9,7 +9,7 @@ PROOF_FACTOR ?= 20
 BUILD = cargo build --workspace --bins --tests --locked
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: ## the server with a camera that counts
 	cargo run --release -- demo
@@ -17,7 +17,10 @@ demo: ## the server with a camera that counts
 setup: ## installs the programs that the tests need, or names them
 	@tests/setup redis-server:redis-server curl:curl python3:python3 ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium \
 		chromedriver:chromium-driver motion:motion nginx:nginx-light vlc:vlc-bin,vlc-plugin-base \
-		pebble:pebble certbot:certbot npm:npm node:nodejs g++:g++
+		pebble:pebble certbot:certbot npm:npm node:nodejs g++:g++ cmake:cmake nasm:nasm \
+		rosmaster:ros-core roslaunch:ros-core rosbag:python3-rosbag \
+		/usr/lib/python3/dist-packages/sensor_msgs:python3-sensor-msgs \
+		/usr/lib/python3/dist-packages/geometry_msgs:python3-geometry-msgs
 	@tests/programs/setup
 	@tests/programs/setup-node
 
@@ -30,6 +33,7 @@ proof: setup ## the same tests, larger: before a release, and before an issue is
 	PROOF=$(PROOF_FACTOR) cargo test --workspace --locked
 
 lint: ## format, lints, licences and sources of dependencies, documentation
+	@tests/setup cmake:cmake nasm:nasm
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@command -v cargo-deny >/dev/null || cargo install --locked --debug cargo-deny
@@ -53,3 +57,10 @@ bench: ## this server beside webdis, nginx, nchan, mosquitto and a bare writer, 
 	cargo build --release --locked
 	python3 benches/peers.py
 	cargo bench --locked
+
+bench-robots: ## the bridge from ROS beside the way of image_stream_server
+	@tests/setup cmake:cmake nasm:nasm rosmaster:ros-core \
+		/usr/lib/python3/dist-packages/sensor_msgs:python3-sensor-msgs \
+		/usr/lib/python3/dist-packages/cv_bridge:python3-cv-bridge
+	cargo build --release --locked --package image-streamer --package image-streamer-ros
+	/usr/bin/python3 benches/robots.py

@@ -1,13 +1,19 @@
 //! As robots start it, and what they replay.
 
+use std::{path::Path, time::Duration};
+
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::{newest, picture};
 use crate::harness::{
     Backend, SOON,
-    process::{Process, program},
+    port::free_port,
+    process::{Process, program, workspace_binary},
     robot::Ros,
+    until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +24,7 @@ async fn a_bag_is_played() {
     let directory = TempDir::new().unwrap();
     let bag = directory.path().join("drive.bag");
     let mut robot = ros.robot().await;
-    let photo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/chelsea.jpg");
+    let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/chelsea.jpg");
     let topics = json!({"/cam/raw": picture("bgr8", 160, 120), "/cam/compressed": {"file": photo, "format": "jpeg"}});
     robot.tell(&json!({"do": "record", "bag": bag, "topics": topics, "rate": 10, "count": 50})).await;
     robot.says("recorded").await;
@@ -49,4 +55,60 @@ async fn a_mistake_on_the_command_line_says_what_is_expected() {
         let (status, output) = ros.bridge(server, arguments).ended_within(SOON).await;
         assert!(!status.success() && output.contains(words), "{arguments:?}: {output}");
     }
+}
+
+/// What roslaunch finds the package and the programs by.
+fn roslaunch(ros: &Ros, words: &[&str]) -> Process {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = program("roslaunch", "ros-core");
+    command.args(words);
+    let mut command = ros.command(command);
+    let programs = workspace_binary("image-streamer-ros").parent().unwrap().to_owned();
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", programs.display())).env("ROS_PACKAGE_PATH", root.join("ros-bridge"));
+    Process::start(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roslaunch_starts_the_bridge() {
+    let ros = Ros::one().await;
+    let server = Backend::Memory.server(&[]).await;
+    let address = format!("server:={}", server.url(""));
+    let words =
+        ["image_streamer", "image_streamer.launch", "image_topic:=/camera/image_raw", &address, "options:=--width 80"];
+    let launched = roslaunch(&ros, &words);
+    let mut robot = ros.robot().await;
+    robot.publish(json!({"/camera/image_raw": picture("rgb8", 160, 120)}), 10.0, None).await;
+    let made = image::load_from_memory(&newest(&server, "camera.image_raw").await.body).unwrap();
+    assert_eq!((made.width(), made.height()), (80, 60));
+    launched.signal(Signal::SIGINT);
+    launched.ended_within(Duration::from_secs(20)).await;
+}
+
+/// The parameters of `image_stream_server`: port, topic, certificate, key. Its pages are where they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn roslaunch_starts_what_takes_the_place_of_image_stream_server() {
+    let ros = Ros::one().await;
+    let mut robot = ros.robot().await;
+    robot.publish(json!({"/webcam/image": picture("rgb8", 160, 120)}), 10.0, None).await;
+    let port = free_port();
+    let (port_word, url) = (format!("port:={port}"), format!("http://127.0.0.1:{port}"));
+    let words =
+        ["image_streamer", "image_stream_server.launch", "image_topic:=/webcam/image", "host:=127.0.0.1", &port_word];
+    let launched = roslaunch(&ros, &words);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let seen = until(Duration::from_secs(20), "the picture in the stream", || async {
+        let mut stream = client.get(format!("{url}/video_feed")).send().await.ok()?;
+        while let Some(chunk) = timeout(Duration::from_secs(1), stream.chunk()).await.ok()?.ok()? {
+            // The picture itself, and not the one that says that there is none, has a number.
+            if String::from_utf8_lossy(&chunk).to_lowercase().contains("x-frame-seq") {
+                return Some(stream.headers()["content-type"].to_str().unwrap().to_owned());
+            }
+        }
+        None
+    });
+    assert!(seen.await.starts_with("multipart/x-mixed-replace"));
+    assert!(client.get(format!("{url}/webcam")).send().await.unwrap().status().is_success());
+    launched.signal(Signal::SIGINT);
+    launched.ended_within(Duration::from_secs(20)).await;
 }
