@@ -96,6 +96,8 @@ async fn roslaunch_starts_what_takes_the_place_of_image_stream_server() {
     let words =
         ["image_streamer", "image_stream_server.launch", "image_topic:=/webcam/image", "host:=127.0.0.1", &port_word];
     let launched = roslaunch(&ros, &words);
+    // No server of the harness's has done this.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let seen = until(Duration::from_secs(20), "the picture in the stream", || async {
         let mut stream = client.get(format!("{url}/video_feed")).send().await.ok()?;
