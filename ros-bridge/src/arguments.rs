@@ -159,7 +159,7 @@ pub fn without_remappings(arguments: impl Iterator<Item = OsString>) -> (Vec<OsS
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -201,6 +201,35 @@ mod tests {
         ] {
             assert!(parsed(&format!("x ros2 {wrong}")).is_err(), "{wrong}");
         }
+    }
+
+    /// What a shell makes of a line without anything but quotes.
+    fn words(line: &str) -> Vec<String> {
+        let quoted = line.split('\'').enumerate().map(|(at, part)| match at % 2 {
+            0 => part.to_owned(),
+            _ => part.replace(' ', "\u{0}"),
+        });
+        quoted.collect::<String>().split_whitespace().map(|word| word.replace('\u{0}', " ")).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_documentation_is_understood() {
+        let texts = [include_str!("../../docs/ROS.md"), include_str!("../../README.md"), EXAMPLES_1, EXAMPLES_2];
+        let mut understood = 0;
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            let line = line.replace("cargo run --release -p image-streamer-ros -- ", "image-streamer-ros ");
+            let Some((_, arguments)) = line.split_once("image-streamer-ros ros") else { continue };
+            // In running text a command is followed by more.
+            if line.contains('`') {
+                continue;
+            }
+            let words = words(&format!("image-streamer-ros ros{arguments}"));
+            let parsed = Arguments::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            let (Ros::Ros1(Ros1 { bridge, .. }) | Ros::Ros2(Ros2 { bridge, .. })) = parsed.ros;
+            bridge.driven().unwrap();
+            understood += 1;
+        }
+        assert!(understood >= 13, "{understood}");
     }
 
     #[test]
