@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 
 use crate::{
     picture::DepthRange,
@@ -108,7 +108,7 @@ pub struct Bridge {
     #[arg(long, value_name = "MILLISECONDS", default_value = "250", value_parser = lease)]
     pub lease: Duration,
     /// What is published on --command-topic when that is over
-    #[arg(long, value_name = "TEXT", default_value = "S")]
+    #[arg(long, value_name = "TEXT", default_value = "S", value_parser = NonEmptyStringValueParser::new())]
     pub stop: String,
 }
 

@@ -48,6 +48,7 @@ impl Studio {
             jpeg: Jpeg::new(self.style)?,
             newest: Arc::clone(&newest),
             tally: Tally::default(),
+            reported: 0,
             refusal: Complaint::default(),
             is_cut_off: false,
             backoff: Backoff::new(),
@@ -89,6 +90,8 @@ struct Way {
     jpeg: Jpeg,
     newest: Arc<Newest>,
     tally: Tally,
+    /// How many messages had arrived when that was last said.
+    reported: u64,
     refusal: Complaint,
     is_cut_off: bool,
     backoff: Backoff,
@@ -201,9 +204,12 @@ impl Way {
         }
     }
 
-    fn report(&self) {
-        let Tally { pushed, refused, lost } = self.tally;
+    fn report(&mut self) {
         let (arrived, replaced) = self.newest.counts();
+        if std::mem::replace(&mut self.reported, arrived) == arrived {
+            return;
+        }
+        let Tally { pushed, refused, lost } = self.tally;
         info!(
             "{}: {arrived} arrived, {pushed} pushed, {replaced} gave way to newer ones, {lost} lost, {refused} refused",
             self.name

@@ -78,7 +78,7 @@ async fn run_ros1(arguments: Ros1, given: Option<String>, end: CancellationToken
         "" => name,
         namespace => format!("/{namespace}{name}"),
     };
-    let host = host.or_else(|| std::env::var("ROS_IP").ok()).filter(|host| !host.is_empty());
+    let host = [host, std::env::var("ROS_IP").ok()].into_iter().flatten().find(|host| !host.is_empty());
     let ready = Ready::new(&bridge)?;
     let publications = [(bridge.cmd_vel, ros1::Type::Twist), (bridge.command_topic, ros1::Type::Text)];
     let publications =

@@ -8,11 +8,14 @@ mod raw;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustdds::{
     DomainParticipant, DomainParticipantBuilder, QosPolicies, QosPolicyBuilder, TopicKind,
@@ -105,7 +108,7 @@ pub async fn run(
     end: CancellationToken,
 ) -> anyhow::Result<()> {
     warn_of_small_buffers();
-    end_with_the_library(end.clone());
+    let has_failed = end_with_the_library(end.clone());
     let participant =
         tokio::task::spawn_blocking(move || join(settings)).await?.context("the domain cannot be joined")?;
     info!("joined domain {}{}", settings.domain, if settings.is_local { ", on this machine alone" } else { "" });
@@ -118,6 +121,9 @@ pub async fn run(
     }
     while end.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_some() {
         node.look();
+    }
+    if has_failed.load(Relaxed) {
+        bail!("a thread of the DDS library has failed, and nothing would come any more");
     }
     Ok(())
 }
@@ -142,14 +148,17 @@ fn warn_of_small_buffers() {
 }
 
 /// The library has threads of its own. Should one of them fail, nothing would come any more and nothing would say so.
-fn end_with_the_library(end: CancellationToken) {
-    let before = std::panic::take_hook();
+fn end_with_the_library(end: CancellationToken) -> Arc<AtomicBool> {
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let (before, failing) = (std::panic::take_hook(), Arc::clone(&has_failed));
     std::panic::set_hook(Box::new(move |panic| {
         before(panic);
         if std::thread::current().name().is_some_and(|name| name.starts_with("RustDDS")) {
+            failing.store(true, Relaxed);
             end.cancel();
         }
     }));
+    has_failed
 }
 
 impl Node {

@@ -121,10 +121,13 @@ impl Routes {
         self.0.iter().filter_map(Route::only)
     }
 
-    /// The session of a topic that was found; `None` if it is not to be shown, or has no session that a server would take.
+    /// The session of a topic that was found; `None` if it is not to be shown, has no session that a server would take, or one
+    /// that belongs to a topic that is named.
     #[must_use]
     pub fn session_of(&self, topic: &str) -> Option<String> {
-        check_session(&self.0.iter().find_map(|route| route.matching(topic))?).ok()
+        let session = self.0.iter().find_map(|route| route.matching(topic))?;
+        let is_taken = self.named().any(|(other, taken)| other != topic && taken == session);
+        check_session(&session).ok().filter(|_| !is_taken)
     }
 
     /// Whether there are patterns, so that topics have to be looked for.
@@ -145,13 +148,15 @@ mod tests {
 
     #[test]
     fn a_topic_goes_to_its_session() {
-        let routes = routes(&["/camera/image_raw=front", "camera/other", "/cam*/image*=robot-1.{topic}"]);
+        let routes =
+            routes(&["/camera/image_raw=front", "camera/other", "/cam*/image*=robot-1.{topic}", "/f*={topic}"]);
         for (topic, session) in [
             ("/camera/image_raw", Some("front")),
             ("/camera/other", Some("camera.other")),
             ("/cam2/image_color", Some("robot-1.cam2.image_color")),
             ("/cam2/image_color/compressed", None),
             ("/left/image", None),
+            ("/front", None),
         ] {
             assert_eq!(routes.session_of(topic).as_deref(), session, "{topic}");
         }

@@ -31,6 +31,8 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(30);
 const SILENT_NETWORK: Duration = Duration::from_secs(5);
 /// How long a server may ask to be left alone.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// How often one push is sent on: from HTTP to HTTPS, say.
+const MAX_REDIRECTS: usize = 3;
 /// How much of an error's answer is read, in bytes.
 const MAX_ERROR_BODY: usize = 4096;
 /// The longest command, as the server has it, in bytes.
@@ -108,7 +110,15 @@ impl Server {
             .timeout(PUSH_TIMEOUT)
             .tcp_user_timeout(SILENT_NETWORK)
             .tcp_nodelay(true)
-            .redirect(Policy::limited(3))
+            .redirect(Policy::custom(|attempt| {
+                // The others would make a GET of a push, and that takes a picture away.
+                let keeps_the_method = matches!(attempt.status().as_u16(), 307 | 308);
+                if keeps_the_method && attempt.previous().len() <= MAX_REDIRECTS {
+                    attempt.follow()
+                } else {
+                    attempt.stop()
+                }
+            }))
             .user_agent(concat!("image-streamer-ros/", env!("CARGO_PKG_VERSION")))
             .build()
             .context("the HTTP client")?;

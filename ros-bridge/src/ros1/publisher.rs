@@ -6,6 +6,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, broadcast::error::RecvError},
+    task::JoinSet,
     time::timeout,
 };
 use tracing::{debug, info, warn};
@@ -70,6 +71,8 @@ pub struct Publication {
 /// Serves subscribers of these topics for ever.
 pub async fn serve(listener: TcpListener, node: String, publications: Vec<Publication>, commands: Commands) {
     let publications: Arc<[Publication]> = publications.into();
+    // They end with this.
+    let mut serving = JoinSet::new();
     let seats = Arc::new(Semaphore::new(MAX_SUBSCRIBERS));
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
@@ -82,7 +85,8 @@ pub async fn serve(listener: TcpListener, node: String, publications: Vec<Public
             }
         };
         let (node, publications, commands) = (node.clone(), Arc::clone(&publications), commands.clone());
-        tokio::spawn(async move {
+        while serving.try_join_next().is_some() {}
+        serving.spawn(async move {
             let ended = publish(connection, &node, &publications, &commands).await;
             debug!("the subscriber at {peer} is gone: {ended:?}");
             drop(seat);

@@ -12,7 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tracing::{info, warn};
 
 use super::{Node, xmlrpc};
@@ -26,6 +26,8 @@ const MAX_CALLERS: usize = 64;
 
 /// Answers calls for ever.
 pub async fn serve(listener: TcpListener, node: Arc<Node>) {
+    // They end with this.
+    let mut serving = JoinSet::new();
     let seats = Arc::new(Semaphore::new(MAX_CALLERS));
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
@@ -38,7 +40,8 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
             }
         };
         let node = Arc::clone(&node);
-        tokio::spawn(async move {
+        while serving.try_join_next().is_some() {}
+        serving.spawn(async move {
             let service = service_fn(|request| answer(&node, request));
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(CALL_TIMEOUT);

@@ -84,9 +84,7 @@ async fn keep(state: Arc<State>, caller: Caller, topic: String, publisher: Strin
     let mut complaint = Complaint::default();
     loop {
         if let Err(error) = read_all(&state, &caller, &topic, &publisher, &newest).await {
-            // A publisher that ends is nothing to complain about, and a master remembers those that were killed.
-            let is_gone = error.chain().any(|cause| cause.is::<io::Error>() || cause.is::<reqwest::Error>());
-            if is_gone {
+            if error.chain().any(is_goodbye) {
                 debug!("{topic} from {publisher}: {error:#}");
             } else {
                 complaint.say(&format!("{topic} from {publisher}"), &format!("{error:#}"));
@@ -100,6 +98,13 @@ async fn keep(state: Arc<State>, caller: Caller, topic: String, publisher: Strin
         }
         sleep(backoff.next()).await;
     }
+}
+
+/// A publisher that ends is nothing to complain about, and a master remembers those that were killed.
+fn is_goodbye(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    let kind = cause.downcast_ref().map(io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof))
 }
 
 async fn read_all(state: &State, caller: &Caller, topic: &str, publisher: &str, newest: &Newest) -> anyhow::Result<()> {
