@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use nix::unistd::Pid;
@@ -51,9 +52,15 @@ impl Conversation {
         input.write_all(format!("{line}\n").as_bytes()).await.expect("the script reads");
     }
 
-    /// What it says next.
+    /// What it says next, soon.
     pub async fn hear(&mut self) -> Value {
-        let line = timeout(SOON, self.output.next_line()).await.expect("the script says something soon").unwrap();
+        self.hear_within(SOON).await
+    }
+
+    /// What it says next.
+    pub async fn hear_within(&mut self, deadline: Duration) -> Value {
+        let line =
+            timeout(deadline, self.output.next_line()).await.expect("the script says something in time").unwrap();
         let line = line.expect("the script has not ended");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }

@@ -169,13 +169,17 @@ impl Robot {
         self.says("listening").await;
     }
 
-    /// The next thing that it says of this kind.
+    /// The next thing that it says of this kind, soon.
     pub async fn says(&mut self, kind: &str) -> Value {
+        self.says_within(kind, SOON).await
+    }
+
+    async fn says_within(&mut self, kind: &str, deadline: Duration) -> Value {
         if let Some(at) = self.heard.iter().position(|it| it.get(kind).is_some()) {
             return self.heard.remove(at).unwrap();
         }
         loop {
-            let said = self.conversation.hear().await;
+            let said = self.conversation.hear_within(deadline).await;
             if said.get(kind).is_some() {
                 return said;
             }
@@ -185,15 +189,7 @@ impl Robot {
 
     /// How many messages it published, once it has.
     pub async fn has_published(&mut self, deadline: Duration) -> u64 {
-        let said = tokio::time::timeout(deadline, async {
-            loop {
-                // What it says comes later than anything else does.
-                if let Ok(said) = tokio::time::timeout(SOON, self.says("published")).await {
-                    return said;
-                }
-            }
-        });
-        said.await.expect("the robot has published in time")["published"].as_u64().unwrap()
+        self.says_within("published", deadline).await["published"].as_u64().unwrap()
     }
 
     /// Waits for a command to drive like this, forwards and to the left, and returns when it came, in seconds since 1970.

@@ -19,10 +19,10 @@ async fn small_pictures_at_30_hz_and_large_ones_at_10_hz_come_whole() {
             let mut robot = ros.robot().await;
             let count = rate as u32 * 5 * scale() as u32;
             robot.publish(json!({"/camera/image_raw": picture("bgr8", width, height)}), rate, Some(count)).await;
-            let published = robot.has_published(Duration::from_secs(30) * scale() as u32).await;
             let made = image::load_from_memory(&newest(&server, "front").await.body).unwrap();
             assert_eq!((made.width(), made.height()), (width, height));
             let first = server.get("/frames/front").await.header("x-frame-seq").parse::<u64>().unwrap();
+            let published = robot.has_published(Duration::from_secs(30) * scale() as u32).await;
             let seen = seq(&server, "front").await - first + 1;
             let least = (published as f64 * (1.0 - MISSED)) as u64;
             assert!((least..=published).contains(&seen), "{seen} of {published} pictures of {width} x {height}");
