@@ -28,7 +28,7 @@ const LOOPBACK: &str = r#"<CycloneDDS><Domain Id="any">
 
 /// A network of robots: a master of ROS 1, or a domain of ROS 2.
 pub enum Ros {
-    One(Master),
+    One(Box<Master>),
     Two { domain: u16 },
 }
 
@@ -42,7 +42,7 @@ pub struct Master {
 impl Ros {
     pub async fn one() -> Self {
         let (port, home) = (free_port(), TempDir::new().unwrap());
-        Self::One(Master { process: Master::begin(port, home.path()).await, port, home })
+        Self::One(Box::new(Master { process: Master::begin(port, home.path()).await, port, home }))
     }
 
     /// A domain of its own. Their ports are below those of everything else in these tests.
