@@ -3,6 +3,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
+use reqwest::Url;
 
 use crate::{
     picture::DepthRange,
@@ -42,7 +43,7 @@ image-streamer-ros ros2 --topic /image_raw=car --cmd-vel /cmd_vel";
 #[derive(Debug, Args)]
 pub struct Ros1 {
     /// The master
-    #[arg(long, value_name = "URI", env = "ROS_MASTER_URI", default_value = "http://localhost:11311")]
+    #[arg(long, value_name = "URI", env = "ROS_MASTER_URI", default_value = DEFAULT_MASTER, value_parser = master)]
     pub master: String,
     /// The name or address under which other nodes reach this one; by default the address towards the master
     #[arg(long, value_name = "HOST", env = "ROS_HOSTNAME")]
@@ -58,7 +59,7 @@ pub struct Ros1 {
 #[derive(Debug, Args)]
 pub struct Ros2 {
     /// The domain
-    #[arg(long, value_name = "NUMBER", env = "ROS_DOMAIN_ID", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=232))]
+    #[arg(long, value_name = "NUMBER", env = "ROS_DOMAIN_ID", default_value = "0", value_parser = domain)]
     pub domain: u16,
     #[command(flatten)]
     pub bridge: Bridge,
@@ -127,6 +128,24 @@ impl Bridge {
         };
         let session = self.drive.clone().or(only);
         session.map(Some).ok_or_else(|| "whose operators are to be obeyed? --drive SESSION tells it".into())
+    }
+}
+
+const DEFAULT_MASTER: &str = "http://localhost:11311";
+
+/// An empty variable counts as none, here and below.
+fn master(text: &str) -> Result<String, String> {
+    let text = if text.is_empty() { DEFAULT_MASTER } else { text };
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(text.to_owned()),
+        _ => Err(format!("an address like {DEFAULT_MASTER}")),
+    }
+}
+
+fn domain(text: &str) -> Result<u16, String> {
+    match if text.is_empty() { Ok(0) } else { text.parse() } {
+        Ok(domain @ 0..=232) => Ok(domain),
+        _ => Err("a number from 0 to 232".into()),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -20,6 +23,9 @@ use crate::{
     server::{PushError, Server},
 };
 
+/// For how long a picture may wait for the server. It would be taken for new there: after an outage a robot that has stopped
+/// meanwhile must not be seen as if it went on. As long as servers take for live (STALE_AFTER).
+const MAX_WAIT: Duration = Duration::from_secs(10);
 /// How often a topic says how it is doing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -32,6 +38,8 @@ pub struct Studio {
     pub style: Style,
     /// How many a second at most, of each topic.
     pub max_fps: Option<f64>,
+    /// As many make pictures at once as there are cores: commands have to get through too.
+    pub cores: Arc<Semaphore>,
 }
 
 impl Studio {
@@ -51,21 +59,29 @@ impl Studio {
             reported: 0,
             refusal: Complaint::default(),
             is_cut_off: false,
+            cores: Arc::clone(&self.cores),
             backoff: Backoff::new(),
         };
         let max_fps = self.max_fps;
         info!("{topic} is shown in {}view/{session}", self.server.address());
-        Ok(Camera { newest, _way: AbortOnDropHandle::new(tokio::spawn(way.run(max_fps))) })
+        Ok(Camera { session: session.to_owned(), newest, _way: AbortOnDropHandle::new(tokio::spawn(way.run(max_fps))) })
     }
 }
 
 /// A topic that is shown. What is put into it goes to the server, unless something newer comes before it can.
 pub struct Camera {
+    session: String,
     newest: Arc<Newest>,
     _way: AbortOnDropHandle<()>,
 }
 
 impl Camera {
+    /// Where it is shown.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
     /// Where its messages are put.
     #[must_use]
     pub fn newest(&self) -> Arc<Newest> {
@@ -94,6 +110,7 @@ struct Way {
     reported: u64,
     refusal: Complaint,
     is_cut_off: bool,
+    cores: Arc<Semaphore>,
     backoff: Backoff,
 }
 
@@ -139,7 +156,15 @@ impl Way {
                 }
             };
             rate.one();
-            match self.file(message) {
+            if message.at.elapsed() > MAX_WAIT {
+                self.tally.lost += 1;
+                self.newest.give_back(message.bytes);
+                continue;
+            }
+            let Ok(core) = Arc::clone(&self.cores).acquire_owned().await else { return };
+            let file = self.file(message);
+            drop(core);
+            match file {
                 Ok(file) => self.push(file).await,
                 Err(error) => {
                     self.tally.refused += 1;
@@ -194,7 +219,7 @@ impl Way {
             warn!("{}: going on without the server: {error}", self.name);
         }
         // Meanwhile what is newer takes the place of what waits.
-        sleep(pause.unwrap_or_else(|| self.backoff.next())).await;
+        sleep(self.backoff.next().max(pause.unwrap_or_default())).await;
     }
 
     fn reached(&mut self) {
@@ -218,7 +243,7 @@ impl Way {
 }
 
 fn make(jpeg: &mut Jpeg, message: &Arrived) -> Result<(Made, Stamp), NoFile> {
-    let Arrived { kind, layout, bytes } = message;
+    let Arrived { kind, layout, bytes, .. } = message;
     let message::Message { stamp, picture } = message::read(*layout, *kind, bytes)?;
     let made = match picture {
         Picture::Raw(image) => Made::Jpeg(jpeg.of(&image)?),

@@ -25,11 +25,14 @@ mod routes;
 mod server;
 mod vehicle;
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::Arc};
 
 use anyhow::anyhow;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -85,9 +88,9 @@ async fn run_ros1(arguments: Ros1, given: Option<String>, end: CancellationToken
         publications.into_iter().filter_map(|(topic, kind)| Some(ros1::Publication { topic: topic?, kind }));
     let Ready { routes, studio, commands, vehicle } = ready;
     let settings = ros1::Settings { master, name, host };
-    // The vehicle ends first: the node is still there to publish that the robot is to stop.
     let node_end = CancellationToken::new();
-    let node = ros1::run(settings, routes, studio, publications.collect(), commands, node_end.clone());
+    let ends = Ends { all: end.clone(), node: node_end.clone() };
+    let node = ros1::run(settings, routes, studio, publications.collect(), commands, ends);
     drive_until(end, vehicle, node_end, node).await
 }
 
@@ -99,8 +102,17 @@ async fn run_ros2(arguments: Ros2, end: CancellationToken) -> anyhow::Result<()>
     let is_local = is("ROS_LOCALHOST_ONLY", "1") || is("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST");
     let node_end = CancellationToken::new();
     let settings = ros2::Settings { domain, is_local };
-    let node = ros2::run(settings, routes, studio, publications, commands, node_end.clone());
+    let ends = Ends { all: end.clone(), node: node_end.clone() };
+    let node = ros2::run(settings, routes, studio, publications, commands, ends);
     drive_until(end, vehicle, node_end, node).await
+}
+
+/// What a node is told, and can tell.
+struct Ends {
+    /// Everything is to end.
+    all: CancellationToken,
+    /// The node is to end.
+    node: CancellationToken,
 }
 
 /// What both kinds of node begin with.
@@ -125,24 +137,36 @@ impl Ready {
             let terms = Terms { session, lease: bridge.lease, stop: bridge.stop.clone() };
             Vehicle::new(server.clone(), terms, commands.clone())
         });
-        Ok(Self { routes, studio: Studio { server, style, max_fps: bridge.max_fps }, commands, vehicle })
+        let cores = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        Ok(Self { routes, studio: Studio { server, style, max_fps: bridge.max_fps, cores }, commands, vehicle })
     }
 }
 
-/// Runs a node, with the vehicle beside it, until one of them ends or is told to.
+/// Runs a node, with the vehicle beside it, until one of them ends or all are told to. The vehicle ends first: the node is
+/// still there to publish that the robot is to stop.
 async fn drive_until(
     end: CancellationToken,
     vehicle: Option<Vehicle>,
     node_end: CancellationToken,
     node: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let driving = vehicle.map(|vehicle| AbortOnDropHandle::new(tokio::spawn(vehicle.run(end.clone()))));
+    let driving = vehicle.map(|vehicle| {
+        let ending = end.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            // However it ends, nothing goes on without it.
+            let _guard = ending.clone().drop_guard();
+            vehicle.run(ending).await;
+        }))
+    });
+    let node = async {
+        let ended = node.await;
+        end.cancel();
+        ended
+    };
     let wind_up = async {
-        tokio::select! {
-            () = end.cancelled() => {}
-            () = node_end.cancelled() => end.cancel(),
-        }
+        end.cancelled().await;
         if let Some(driving) = driving {
+            // An error would be that it panicked, which has been told.
             let _ = driving.await;
             tokio::time::sleep(LAST_WORD).await;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::message::{Kind, Layout};
 
@@ -19,6 +19,8 @@ pub struct Arrived {
     pub layout: Layout,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// The two ends' common place. Buffers go round in it, so that a topic of large pictures asks for no memory per picture.
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     fn message(number: u8) -> Arrived {
-        Arrived { kind: Kind::Image, layout: Layout::Packed, bytes: vec![number] }
+        Arrived { kind: Kind::Image, layout: Layout::Packed, bytes: vec![number], at: Instant::now() }
     }
 
     #[tokio::test]

@@ -222,6 +222,10 @@ impl Jpeg {
         let rows = Rows::of(image, pixels)?;
         let mut turned = std::mem::take(&mut self.turned);
         turned.clear();
+        // What growing would double, and most are made of three colours.
+        if !matches!(pixels, Pixels::Direct(_)) {
+            turned.reserve_exact(rows.width * rows.height * 3);
+        }
         let jpeg = match pixels {
             Pixels::Direct(format) => self.packed(format, rows),
             Pixels::Yuv422(order) => {
@@ -248,6 +252,8 @@ impl Jpeg {
                 Err(error) => Err(error),
             },
         };
+        turned.clear();
+        turned.shrink_to(MAX_KEPT);
         self.turned = turned;
         jpeg
     }
@@ -302,6 +308,8 @@ impl Jpeg {
     }
 }
 
+/// What is kept from one picture to the next, in bytes: enough for 4096 x 2160.
+const MAX_KEPT: usize = 32 << 20;
 /// How much of a wrong encoding's name is told, in characters.
 const MAX_ENCODING_SHOWN: usize = 40;
 

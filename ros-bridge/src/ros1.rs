@@ -12,19 +12,23 @@ mod subscriber;
 mod xmlrpc;
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use dxr::Value;
 use parking_lot::Mutex;
 use reqwest::Url;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use self::publisher::{Publication, Type};
 use self::{
@@ -32,6 +36,7 @@ use self::{
     xmlrpc::{Caller, in_uri},
 };
 use crate::{
+    Ends,
     camera::{Camera, Studio},
     message::Kind,
     routes::{MAX_TOPICS, Routes},
@@ -40,6 +45,10 @@ use crate::{
 
 /// How often the master is asked whether it still knows this node, and which topics there are.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the master is asked for all publishers: it tells of a change once, and not again if that was lost.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How long the master's name may take to be looked up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many publishers of one topic are read.
 const MAX_PUBLISHERS: usize = 32;
 
@@ -73,6 +82,10 @@ struct Node {
     ports: (u16, u16),
     /// Under which host the master knows this node.
     host: Mutex<String>,
+    /// Topics whose publishers have changed, as somebody says: the master is asked.
+    changed: Mutex<HashSet<String>>,
+    change: Notify,
+    /// Ends everything.
     end: CancellationToken,
 }
 
@@ -86,14 +99,14 @@ pub async fn run(
     studio: Studio,
     publications: Vec<Publication>,
     commands: Commands,
-    end: CancellationToken,
+    ends: Ends,
 ) -> anyhow::Result<()> {
-    let bind = match settings.host.as_deref() {
-        Some("localhost") => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Some(host) if host.parse().is_ok_and(|address: IpAddr| address.is_loopback()) => {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        }
-        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    let host = settings.host.as_deref().map(str::parse::<IpAddr>);
+    let bind = match host {
+        Some(Ok(address)) if address.is_loopback() => address,
+        // This listens to both families.
+        Some(Ok(IpAddr::V6(_))) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
     };
     let calls = TcpListener::bind(SocketAddr::new(bind, 0)).await.context("a port for calls of other nodes")?;
     let subscribers = TcpListener::bind(SocketAddr::new(bind, 0)).await.context("a port for subscribers")?;
@@ -107,7 +120,9 @@ pub async fn run(
         subscriptions: Mutex::default(),
         ports,
         host: Mutex::new(String::new()),
-        end: end.clone(),
+        changed: Mutex::default(),
+        change: Notify::new(),
+        end: ends.all,
         settings,
     });
     for (topic, session) in node.routes.named() {
@@ -116,7 +131,7 @@ pub async fn run(
     let name = node.settings.name.clone();
     let _answering = AbortOnDropHandle::new(tokio::spawn(slave::serve(calls, Arc::clone(&node))));
     let _publishing = AbortOnDropHandle::new(tokio::spawn(publisher::serve(subscribers, name, publications, commands)));
-    node.keep_registered(&end).await;
+    node.keep_registered(&ends.node).await;
     Ok(())
 }
 
@@ -124,7 +139,12 @@ impl Node {
     /// Registers, looks whether that still holds, and registers again where it does not: a master that starts anew knows nobody.
     async fn keep_registered(&self, end: &CancellationToken) {
         let (mut is_registered, mut is_told) = (false, false);
+        let mut asked = Instant::now();
         loop {
+            if asked.elapsed() > ASK_AGAIN {
+                asked = Instant::now();
+                self.changed.lock().extend(self.subscriptions.lock().keys().cloned());
+            }
             let looked = end.run_until_cancelled(self.look(&mut is_registered)).await;
             match looked {
                 None => break,
@@ -135,7 +155,13 @@ impl Node {
                 }
                 Some(Err(_)) => {}
             }
-            if end.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_none() {
+            let pause = async {
+                tokio::select! {
+                    () = sleep(LOOK_INTERVAL) => {}
+                    () = self.change.notified() => {}
+                }
+            };
+            if end.run_until_cancelled(pause).await.is_none() {
                 break;
             }
         }
@@ -145,21 +171,30 @@ impl Node {
     }
 
     async fn look(&self, is_registered: &mut bool) -> anyhow::Result<()> {
-        let host = self.own_host()?;
+        let host = self.own_host().await?;
         if *self.host.lock() != host {
+            // A master that is told a new address of a node has the one at the old address end.
+            if std::mem::take(is_registered) {
+                self.unregister().await;
+            }
             *self.host.lock() = host;
-            *is_registered = false;
         }
         if *is_registered {
             let known = self.master("lookupNode", vec![Value::String(self.settings.name.clone())]).await;
             *is_registered = known.is_ok_and(|uri| xmlrpc::text(&uri) == Some(&self.uri()));
         }
         if !*is_registered {
+            self.changed.lock().clear();
             self.register().await?;
             *is_registered = true;
         }
+        let changed = std::mem::take(&mut *self.changed.lock());
+        for topic in changed {
+            self.subscribe(&topic, None).await.inspect_err(|_| *is_registered = false)?;
+        }
         if self.routes.have_patterns() {
-            self.find_topics().await?;
+            // A topic that was found, and that the master was not told of, is told of with all the others.
+            self.find_topics().await.inspect_err(|_| *is_registered = false)?;
         }
         for subscription in self.subscriptions.lock().values_mut() {
             subscription.publishers.retain(|_, connection| !connection.is_over());
@@ -224,14 +259,25 @@ impl Node {
     fn show(&self, topic: &str, session: &str, is_found: bool) -> anyhow::Result<bool> {
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.len() >= MAX_TOPICS {
-            if !is_found {
-                bail!("no more than {MAX_TOPICS} topics can be shown");
-            }
+            return Ok(false);
+        }
+        // Two topics in one session would take turns in its picture.
+        if subscriptions.values().any(|it| it.camera.session() == session) {
+            debug!("{topic} is not shown: the session {session} shows another topic");
             return Ok(false);
         }
         let camera = self.studio.show(topic, session)?;
         subscriptions.insert(topic.to_owned(), Subscription { camera, publishers: HashMap::new(), is_found });
         Ok(true)
+    }
+
+    /// Somebody says that a topic's publishers have changed. It is not taken at its word: calls come from anybody and in any
+    /// order, and only the master's own answers are.
+    fn publishers_changed(&self, topic: &str) {
+        if self.subscriptions.lock().contains_key(topic) {
+            self.changed.lock().insert(topic.to_owned());
+            self.change.notify_one();
+        }
     }
 
     /// Who publishes a topic, as the master says.
@@ -281,14 +327,20 @@ impl Node {
     }
 
     /// Looked up each time: a robot's address changes when it changes networks.
-    fn own_host(&self) -> anyhow::Result<String> {
+    async fn own_host(&self) -> anyhow::Result<String> {
         if let Some(host) = &self.settings.host {
             return Ok(host.clone());
         }
         let master = Url::parse(&self.settings.master).context("the master's address")?;
-        let address = *master.socket_addrs(|| None)?.first().context("the master's name has no address")?;
-        let any: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let host = master.host_str().context("the master's address has no host")?;
+        let at = (host.trim_matches(['[', ']']), master.port_or_known_default().unwrap_or(80));
+        let addresses =
+            timeout(LOOKUP_TIMEOUT, lookup_host(at)).await.context("looking the master's name up took too long")?;
+        let addresses: Vec<_> = addresses.with_context(|| format!("the master's name {host}"))?.collect();
+        // Nodes of ROS listen to the older family, unless there is no other.
+        let address = addresses.iter().find(|it| it.is_ipv4()).or(addresses.first());
+        let address = address.context("the master's name has no address")?;
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
         // This sends nothing, but chooses the way.
         socket.connect(address).context("there is no way to the master")?;

@@ -25,16 +25,18 @@ use rustdds::{
 use serde::Serialize;
 use tokio::{
     sync::broadcast::error::RecvError,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use self::raw::{Adapter, Cdr, Decoder};
 use crate::{
+    Ends,
     camera::{Camera, Studio},
     message::Kind,
     newest::{Arrived, Newest},
+    pace::Complaint,
     routes::{MAX_TOPICS, Routes},
     vehicle::{Commands, Twist},
 };
@@ -47,6 +49,11 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 const ENOUGH_BUFFER: usize = 4 << 20;
 /// How long a command may wait for subscribers that take nothing. It is old then.
 const SEND_TIMEOUT: Duration = Duration::from_millis(250);
+/// How many commands may be on their way to a subscriber that does not acknowledge them before the others wait for it: more than
+/// come until DDS gives it up.
+const WINDOW: i32 = 1024;
+/// When a stop is said again after it was said: to a subscriber that asks for no acknowledgement a packet may be lost.
+const AGAIN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
 /// How many texts are kept for subscribers that missed them.
 const TEXT_HISTORY: i32 = 16;
 
@@ -93,6 +100,7 @@ struct Node {
     routes: Routes,
     studio: Studio,
     shown: HashMap<String, Shown>,
+    complaint: Complaint,
 }
 
 /// Shows topics and publishes commands until told to end.
@@ -105,21 +113,21 @@ pub async fn run(
     studio: Studio,
     publications: Publications,
     commands: Commands,
-    end: CancellationToken,
+    ends: Ends,
 ) -> anyhow::Result<()> {
     warn_of_small_buffers();
-    let has_failed = end_with_the_library(end.clone());
+    let has_failed = end_with_the_library(ends.all);
     let participant =
         tokio::task::spawn_blocking(move || join(settings)).await?.context("the domain cannot be joined")?;
     info!("joined domain {}{}", settings.domain, if settings.is_local { ", on this machine alone" } else { "" });
     let _publishing = publish(&participant, publications, &commands)?;
-    let mut node = Node { participant, routes, studio, shown: HashMap::new() };
+    let mut node = Node { participant, routes, studio, shown: HashMap::new(), complaint: Complaint::default() };
     let named: Vec<_> = node.routes.named().map(|(topic, session)| (topic.to_owned(), session)).collect();
     for (topic, session) in named {
         // Until a publisher says what it is and how it sends, any that suits this name is read.
         node.show(&topic, &session, Kind::by_name(&topic), false, false)?;
     }
-    while end.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_some() {
+    while ends.node.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_some() {
         node.look();
     }
     if has_failed.load(Relaxed) {
@@ -183,7 +191,7 @@ impl Node {
             // One that is not reliable could not be read reliably.
             let is_reliable = writers.iter().all(|(other, is_reliable)| *other != kind || *is_reliable);
             if let Err(error) = self.show(topic, &session, kind, is_reliable, true) {
-                warn!("{topic} cannot be shown: {error:#}");
+                self.complaint.say(topic, &format!("cannot be shown: {error:#}"));
             }
         }
         self.shown.retain(|topic, shown| {
@@ -209,6 +217,11 @@ impl Node {
             }
             return Ok(());
         }
+        // Two topics in one session would take turns in its picture.
+        if self.shown.values().any(|it| it.camera.session() == session) {
+            debug!("{topic} is not shown: the session {session} shows another topic");
+            return Ok(());
+        }
         let camera = self.studio.show(topic, session)?;
         let reading = read(&self.participant, topic, kind, is_reliable, camera.newest())?;
         self.shown.insert(topic.to_owned(), Shown { camera, reading, is_found });
@@ -225,11 +238,11 @@ fn picture_type(kind: Kind) -> String {
 }
 
 /// The newest of a topic's messages counts, and none from before.
-fn newest(is_reliable: bool, depth: i32) -> QosPolicies {
+fn newest(is_reliable: bool, depth: i32, max_samples: i32) -> QosPolicies {
     let builder = QosPolicyBuilder::new()
         .durability(Durability::Volatile)
         .history(History::KeepLast { depth })
-        .resource_limits(ResourceLimits { max_samples: depth, max_instances: 1, max_samples_per_instance: depth });
+        .resource_limits(ResourceLimits { max_samples, max_instances: 1, max_samples_per_instance: max_samples });
     if is_reliable {
         let max_blocking_time = rustdds::Duration::from_millis(100);
         builder.reliability(Reliability::Reliable { max_blocking_time }).build()
@@ -246,14 +259,16 @@ fn read(
     newest_of: Arc<Newest>,
 ) -> anyhow::Result<Reading> {
     let failed = |error: &dyn std::fmt::Display| anyhow!("DDS: {error}");
-    let qos = newest(is_reliable, 1);
+    let qos = newest(is_reliable, 1, 1);
     let described = participant.create_topic(format!("rt{topic}"), picture_type(kind), &qos, TopicKind::NoKey);
     let described = described.map_err(|error| failed(&error))?;
     let subscriber = participant.create_subscriber(&qos).map_err(|error| failed(&error))?;
     let reader: SimpleDataReader<Cdr, Adapter> =
         subscriber.create_simple_datareader_no_key(&described, Some(qos)).map_err(|error| failed(&error))?;
     debug!("{topic} is read as {}, {}", kind.type_name(), if is_reliable { "reliably" } else { "best-effort" });
+    let name = topic.to_owned();
     let task = tokio::spawn(async move {
+        let mut complaint = Complaint::default();
         // It ends with its reader.
         let _subscriber = subscriber;
         let mut samples = std::pin::pin!(reader.as_async_stream_with(Decoder(Arc::clone(&newest_of))));
@@ -261,9 +276,9 @@ fn read(
             match sample {
                 Ok(sample) => {
                     let Cdr { layout, bytes } = sample.into_value();
-                    newest_of.put(Arrived { kind, layout, bytes });
+                    newest_of.put(Arrived { kind, layout, bytes, at: Instant::now() });
                 }
-                Err(error) => debug!("a message was lost: {error}"),
+                Err(error) => complaint.say(&name, &format!("a message could not be read: {error}")),
             }
         }
     });
@@ -282,8 +297,24 @@ fn publish(
         let mut twists = commands.twists();
         tasks.push(tokio::spawn(async move {
             while twists.changed().await.is_ok() {
-                let twist = *twists.borrow_and_update();
-                write(&writer, twist, &topic).await;
+                loop {
+                    let twist = *twists.borrow_and_update();
+                    // What could not be written is not forgotten: by then the newest may be to stop.
+                    if !write(&writer, twist, &topic).await {
+                        continue;
+                    }
+                    if twist != Twist::default() {
+                        break;
+                    }
+                    for pause in AGAIN {
+                        if timeout(pause, twists.changed()).await.is_ok() {
+                            twists.mark_changed();
+                            break;
+                        }
+                        write(&writer, twist, &topic).await;
+                    }
+                    break;
+                }
             }
         }));
     }
@@ -293,7 +324,9 @@ fn publish(
         tasks.push(tokio::spawn(async move {
             loop {
                 match texts.recv().await {
-                    Ok(text) => write(&writer, Text { data: text.as_ref().into() }, &topic).await,
+                    Ok(text) => {
+                        write(&writer, Text { data: text.as_ref().into() }, &topic).await;
+                    }
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
@@ -310,17 +343,23 @@ fn writer<T: Serialize>(
     depth: i32,
 ) -> anyhow::Result<DataWriterCdr<T>> {
     let failed = |error: &dyn std::fmt::Display| anyhow!("DDS: {error}");
-    let qos = newest(true, depth);
+    let qos = newest(true, depth, WINDOW);
     let described = participant.create_topic(format!("rt{topic}"), type_name.into(), &qos, TopicKind::NoKey);
     let described = described.map_err(|error| failed(&error))?;
     let publisher = participant.create_publisher(&qos).map_err(|error| failed(&error))?;
     publisher.create_datawriter_no_key_cdr(&described, None).map_err(|error| failed(&error))
 }
 
-async fn write<T: Serialize>(writer: &DataWriterCdr<T>, message: T, topic: &str) {
+/// Returns whether it was written in time.
+async fn write<T: Serialize>(writer: &DataWriterCdr<T>, message: T, topic: &str) -> bool {
     match timeout(SEND_TIMEOUT, writer.async_write(message, None)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!("{topic}: a command was not published: {error}"),
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => {
+            warn!("{topic}: a command was not published: {error}");
+            // An error comes at once, and would come again at once.
+            sleep(SEND_TIMEOUT).await;
+        }
         Err(_) => warn!("{topic}: a command was not published in time"),
     }
+    false
 }

@@ -109,6 +109,12 @@ impl Routes {
     pub fn new(routes: Vec<Route>) -> Result<Self, String> {
         let only: Vec<_> = routes.iter().filter_map(Route::only).collect();
         for (at, (topic, session)) in only.iter().enumerate() {
+            if at >= MAX_TOPICS {
+                return Err(format!("no more than {MAX_TOPICS} topics can be shown"));
+            }
+            if only[..at].iter().any(|(other, _)| other == topic) {
+                return Err(format!("{topic} is there twice, and can have one session only"));
+            }
             if let Some((other, _)) = only[..at].iter().find(|(_, taken)| taken == session) {
                 return Err(format!("{other} and {topic} would get into each other's way in the session {session:?}"));
             }

@@ -10,7 +10,7 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::ConfigVerifierExt;
 use serde::Deserialize;
 use thiserror::Error;
@@ -103,7 +103,12 @@ impl Server {
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
         }
-        let tls = ClientConfig::with_platform_verifier().context("the system's certificates")?;
+        let tls = if base.scheme() == "https" {
+            ClientConfig::with_platform_verifier().context("the system's certificates")?
+        } else {
+            // A machine without certificates will do.
+            ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+        };
         let client = Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -149,7 +154,8 @@ impl Server {
         let status = answer.status();
         if status.is_success() {
             // The connection is used again once the answer has been read.
-            return answer.bytes().await.map(drop).map_err(|error| unreachable(&error.without_url()));
+            read_some(answer).await;
+            return Ok(());
         }
         let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let message = error_message(answer).await;
@@ -179,7 +185,7 @@ impl Server {
             .append_pair("vehicle", "ros")
             .append_pair("lease", &lease.as_millis().to_string())
             .append_pair("stop", stop);
-        let host = url.host_str().context("the server's address has no host")?.to_owned();
+        let host = url.host_str().context("the server's address has no host")?.trim_matches(['[', ']']).to_owned();
         let port = url.port_or_known_default().context("the server's address has no port")?;
         let is_encrypted = url.scheme() == "https";
         if url.set_scheme(if is_encrypted { "wss" } else { "ws" }).is_err() {
@@ -189,7 +195,7 @@ impl Server {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
-        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = if is_encrypted {
             let name = ServerName::try_from(host).context("the server's name")?;
@@ -217,8 +223,13 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for 
 /// A vehicle's connection.
 pub type Socket = WebSocketStream<Box<dyn Stream>>;
 
-async fn error_message(mut answer: Response) -> String {
+async fn error_message(answer: Response) -> String {
     let status = answer.status();
+    message_of(status.as_str(), &read_some(answer).await)
+}
+
+/// The beginning of a body.
+async fn read_some(mut answer: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while body.len() < MAX_ERROR_BODY {
         match answer.chunk().await {
@@ -226,7 +237,7 @@ async fn error_message(mut answer: Response) -> String {
             _ => break,
         }
     }
-    message_of(status.as_str(), &body)
+    body
 }
 
 fn message_of(status: &str, body: &[u8]) -> String {

@@ -185,6 +185,8 @@ impl Vehicle {
 
     fn obey(&mut self, command: &str) {
         if command == self.terms.stop {
+            // Whoever set it in motion.
+            self.is_moving = true;
             self.stop("the operator stopped, or fell silent");
             return;
         }

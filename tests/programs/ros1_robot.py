@@ -2,6 +2,7 @@
 
     {"do": "publish", "topics": {TOPIC: PICTURE, ...}, "rate": 30, "count": 100}   {"published": 100} when done
     {"do": "record", "bag": FILE, "topics": {TOPIC: PICTURE, ...}, "rate": 30, "count": 100}   {"recorded": 100}
+    {"do": "take_back", "topic": TOPIC}   {"taken_back": TOPIC}: what was published is so no more
     {"do": "listen", "topic": TOPIC, "type": "Twist" or "String"}   {"listening": TOPIC}, then what comes, as it comes
 
 A PICTURE is {"encoding", "width", "height"} with "rubbish", "is_bigendian", or any field of the message to be set otherwise,
@@ -19,6 +20,7 @@ from std_msgs.msg import String
 
 import robot_pictures
 
+PUBLISHERS = {}
 
 def say(**words):
     print(json.dumps(words), flush=True)
@@ -50,6 +52,7 @@ def publish(topics, rate, count):
     publishers = {
         topic: rospy.Publisher(topic, type(it), queue_size=2, tcp_nodelay=True) for topic, it in messages.items()
     }
+    PUBLISHERS.update(publishers)
     # What is published before somebody listens is lost.
     while count is not None and not all(it.get_num_connections() for it in publishers.values()):
         time.sleep(0.01)
@@ -58,6 +61,11 @@ def publish(topics, rate, count):
             messages[topic].header.stamp = rospy.Time.from_sec(time.time())
             publisher.publish(messages[topic])
     say(published=count)
+
+
+def take_back(topic):
+    PUBLISHERS.pop(topic).unregister()
+    say(taken_back=topic)
 
 
 def record(bag, topics, rate, count):
@@ -90,7 +98,7 @@ def main():
     say(node=rospy.get_name())
     for line in sys.stdin:
         words = json.loads(line)
-        do = {"publish": publish, "record": record, "listen": listen}[words.pop("do")]
+        do = {"publish": publish, "take_back": take_back, "record": record, "listen": listen}[words.pop("do")]
         threading.Thread(target=do, kwargs=words, daemon=True).start()
 
 

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -12,12 +13,20 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::header::Header;
-use crate::vehicle::Commands;
+use crate::vehicle::{Commands, Twist};
 
 /// How long a subscriber may take to introduce itself, in which nobody waits for it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a subscriber may take nothing before it is cut off: what it got later would be old.
 const SEND_TIMEOUT: Duration = Duration::from_millis(250);
+/// The pause after a subscriber that could not be accepted: for a lack of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After which silence of the network a subscriber counts as gone while something is on its way to it, and when one to which
+/// nothing is sent is asked.
+const SILENT_NETWORK: Duration = Duration::from_secs(1);
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// What the system holds for a subscriber, in bytes: what waits there grows old.
+const SEND_BUFFER: usize = 4096;
 /// How many subscribers there may be.
 const MAX_SUBSCRIBERS: usize = 64;
 
@@ -80,7 +89,7 @@ pub async fn serve(listener: TcpListener, node: String, publications: Vec<Public
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!("a subscriber could not be accepted: {error}");
-                tokio::time::sleep(HEADER_TIMEOUT).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -101,6 +110,10 @@ async fn publish(
     commands: &Commands,
 ) -> io::Result<()> {
     connection.set_nodelay(true)?;
+    let socket = SockRef::from(&connection);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(2))?;
+    socket.set_tcp_user_timeout(Some(SILENT_NETWORK))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     let header = timeout(HEADER_TIMEOUT, Header::read(&mut connection)).await??;
     let found = publications.iter().find(|it| header.get("topic") == Some(&it.topic));
     let sum = header.get("md5sum").unwrap_or_default();
@@ -118,9 +131,14 @@ async fn publish(
         None => return Header::new(&[("error", "nothing is published on this topic")]).write(&mut connection).await,
     };
     let Publication { topic, kind } = publication;
-    // Who comes now is told of nothing that was commanded before.
+    // Who comes now is told of nothing that was commanded before, but to stand still: it may be back from a lost connection,
+    // and have missed just that.
     let (mut twists, mut texts) = (commands.twists(), commands.texts());
-    twists.mark_unchanged();
+    if *twists.borrow() == Twist::default() {
+        twists.mark_changed();
+    } else {
+        twists.mark_unchanged();
+    }
     let fields = [
         ("callerid", node),
         ("topic", topic),

@@ -21,6 +21,8 @@ use super::{Node, xmlrpc};
 const MAX_CALL: usize = 64 << 10;
 /// How long a call may take to come, and how long a connection may be silent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause after a call that could not be accepted: for a lack of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How many may call at once.
 const MAX_CALLERS: usize = 64;
 
@@ -35,7 +37,7 @@ pub async fn serve(listener: TcpListener, node: Arc<Node>) {
             Ok((connection, _)) => connection,
             Err(error) => {
                 warn!("a call could not be accepted: {error}");
-                tokio::time::sleep(CALL_TIMEOUT).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -79,7 +81,7 @@ impl Node {
         let nothing = || Value::Integer(0);
         match method {
             "publisherUpdate" => {
-                self.set_publishers(text(1), parameters.get(2).map_or(&[], xmlrpc::list));
+                self.publishers_changed(text(1));
                 (1, "noted", nothing())
             }
             "requestTopic" => {

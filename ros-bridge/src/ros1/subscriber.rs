@@ -15,7 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
@@ -83,19 +83,20 @@ async fn keep(state: Arc<State>, caller: Caller, topic: String, publisher: Strin
     let mut backoff = Backoff::new();
     let mut complaint = Complaint::default();
     loop {
-        if let Err(error) = read_all(&state, &caller, &topic, &publisher, &newest).await {
+        let mut has_heard = false;
+        let ended = read_all(&state, &caller, &topic, &publisher, &newest, &mut has_heard).await;
+        state.is_up.store(false, Relaxed);
+        if let Err(error) = ended {
             if error.chain().any(is_goodbye) {
                 debug!("{topic} from {publisher}: {error:#}");
             } else {
                 complaint.say(&format!("{topic} from {publisher}"), &format!("{error:#}"));
             }
         }
-        if state.is_up.swap(false, Relaxed) {
+        if has_heard {
             backoff = Backoff::new();
         }
-        if state.is_forgotten.load(Relaxed) {
-            return;
-        }
+        // For as long as it is held: who was forgotten may come back.
         sleep(backoff.next()).await;
     }
 }
@@ -107,7 +108,14 @@ fn is_goodbye(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof))
 }
 
-async fn read_all(state: &State, caller: &Caller, topic: &str, publisher: &str, newest: &Newest) -> anyhow::Result<()> {
+async fn read_all(
+    state: &State,
+    caller: &Caller,
+    topic: &str,
+    publisher: &str,
+    newest: &Newest,
+    has_heard: &mut bool,
+) -> anyhow::Result<()> {
     let (mut connection, kind) =
         timeout(CONNECT_TIMEOUT, connect(caller, topic, publisher)).await.context("connecting took too long")??;
     info!("{topic} comes from {publisher}");
@@ -115,7 +123,8 @@ async fn read_all(state: &State, caller: &Caller, topic: &str, publisher: &str, 
     loop {
         let mut bytes = newest.buffer();
         read_message(&mut connection, &mut bytes).await?;
-        newest.put(Arrived { kind, layout: Layout::Packed, bytes });
+        *has_heard = true;
+        newest.put(Arrived { kind, layout: Layout::Packed, bytes, at: Instant::now() });
     }
 }
 

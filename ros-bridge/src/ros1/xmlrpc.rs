@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, bail};
 use dxr::{FaultResponse, MethodCall, MethodResponse, Value};
-use reqwest::{Client, header::CONTENT_TYPE};
+use reqwest::{Client, header::CONTENT_TYPE, redirect::Policy};
 
 /// How long a master or a node may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,7 +25,12 @@ impl Caller {
     /// # Errors
     /// When the system gives no HTTP client.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        let client = Client::builder().timeout(CALL_TIMEOUT).connect_timeout(CALL_TIMEOUT).no_proxy().build()?;
+        let client = Client::builder()
+            .timeout(CALL_TIMEOUT)
+            .connect_timeout(CALL_TIMEOUT)
+            .no_proxy()
+            .redirect(Policy::none())
+            .build()?;
         Ok(Self { client, name: name.to_owned() })
     }
 

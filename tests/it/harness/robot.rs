@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -49,9 +50,10 @@ impl Ros {
     pub fn two() -> Self {
         const DOMAINS: u16 = 32;
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let domain = 1 + NEXT.fetch_add(1, Relaxed);
-        assert!(domain <= DOMAINS, "there are no more domains");
-        Self::Two { domain }
+        // Where tests run in two processes at once, they begin at different ones.
+        let number = NEXT.fetch_add(1, Relaxed);
+        assert!(number < DOMAINS, "there are no more domains");
+        Self::Two { domain: 1 + (std::process::id() as u16).wrapping_mul(11).wrapping_add(number) % DOMAINS }
     }
 
     pub async fn all() -> [Self; 2] {
@@ -192,13 +194,19 @@ impl Robot {
         self.says_within("published", deadline).await["published"].as_u64().unwrap()
     }
 
-    /// Waits for a command to drive like this, forwards and to the left, and returns when it came, in seconds since 1970.
-    pub async fn is_driven(&mut self, forward: f64, left: f64) -> f64 {
+    /// Waits for a command to drive like this, forwards and to the left, that comes after a time in seconds since 1970. Returns
+    /// when it came.
+    pub async fn is_driven(&mut self, forward: f64, left: f64, after: f64) -> f64 {
         loop {
             let said = self.says("twist").await;
-            if said["twist"] == json!([forward, 0.0, 0.0, 0.0, 0.0, left]) {
-                return said["at"].as_f64().unwrap();
+            let at = said["at"].as_f64().unwrap();
+            if at >= after && said["twist"] == json!([forward, 0.0, 0.0, 0.0, 0.0, left]) {
+                return at;
             }
         }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.conversation.id(), signal).expect("the robot runs");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
 use crate::harness::{
@@ -40,7 +41,7 @@ async fn drive(robot: &mut Robot, operator: &Peer) {
     let driving = async {
         loop {
             operator.send(FORWARD);
-            if timeout(Duration::from_millis(100), robot.is_driven(0.5, -0.2)).await.is_ok() {
+            if timeout(Duration::from_millis(100), robot.is_driven(0.5, -0.2, 0.0)).await.is_ok() {
                 return;
             }
         }
@@ -62,7 +63,7 @@ async fn what_an_operator_sends_is_published_and_its_end_stops_the_robot() {
         while robot.says("text").await["text"] != "lights on" {}
         let silent = now();
         drop(operator);
-        let stopped = robot.is_driven(0.0, 0.0).await;
+        let stopped = robot.is_driven(0.0, 0.0, silent).await;
         assert!(stopped - silent < (LEASE + SLACK).as_secs_f64(), "stopped {:.3} s later", stopped - silent);
         while robot.says("text").await["text"] != "S" {}
     }
@@ -79,7 +80,7 @@ async fn a_lost_link_stops_the_robot_within_its_lease_and_it_is_driven_again_whe
             drive(&mut robot, &operator).await;
             let lost = now();
             link.fall_silent();
-            let stopped = robot.is_driven(0.0, 0.0).await;
+            let stopped = robot.is_driven(0.0, 0.0, lost).await;
             assert!(stopped - lost < (LEASE + SLACK).as_secs_f64(), "stopped {:.3} s later", stopped - lost);
             link.heal();
             operator.status(|status| status["vehicles"] == 0).await;
@@ -95,8 +96,9 @@ async fn a_server_that_is_killed_and_a_bridge_that_is_told_to_end_stop_the_robot
         let bridge = ros.bridge(&server.url(""), &ARGUMENTS);
         let (mut robot, mut operator) = driven(&ros, &server).await;
         drive(&mut robot, &operator).await;
-        bridge.signal(nix::sys::signal::Signal::SIGTERM);
-        robot.is_driven(0.0, 0.0).await;
+        let told = now();
+        bridge.signal(Signal::SIGTERM);
+        robot.is_driven(0.0, 0.0, told).await;
         assert!(bridge.ended_within(SOON).await.0.success());
         operator.status(|status| status["vehicles"] == 0).await;
 
@@ -105,8 +107,30 @@ async fn a_server_that_is_killed_and_a_bridge_that_is_told_to_end_stop_the_robot
         drive(&mut robot, &operator).await;
         let killed = now();
         server.process().kill().await;
-        let stopped = robot.is_driven(0.0, 0.0).await;
+        let stopped = robot.is_driven(0.0, 0.0, killed).await;
         assert!(stopped - killed < (LEASE + SLACK).as_secs_f64(), "stopped {:.3} s later", stopped - killed);
+    }
+}
+
+/// A node that listens and then hangs, as a laptop does that is out of the Wi-Fi's reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_hangs_keeps_no_command_from_the_others() {
+    for ros in Ros::all().await {
+        let server = Backend::Memory.server(&[]).await;
+        let _bridge = ros.bridge(&server.url(""), &ARGUMENTS);
+        let mut hanging = ros.robot().await;
+        hanging.listen("/cmd_vel", "Twist").await;
+        let (mut robot, operator) = driven(&ros, &server).await;
+        drive(&mut hanging, &operator).await;
+        drive(&mut robot, &operator).await;
+        hanging.signal(Signal::SIGSTOP);
+        for _ in 0..20 {
+            drive(&mut robot, &operator).await;
+        }
+        let told = now();
+        operator.send("S");
+        let stopped = robot.is_driven(0.0, 0.0, told).await;
+        assert!(stopped - told < SLACK.as_secs_f64(), "stopped {:.3} s later", stopped - told);
     }
 }
 

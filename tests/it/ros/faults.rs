@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{goes_on, newest, picture};
-use crate::harness::{Backend, SOON, Server, port::free_port, robot::Ros};
+use super::{goes_on, newest, picture, seq};
+use crate::harness::{Backend, SOON, Server, link::Link, port::free_port, robot::Ros};
 
 /// Memory in use, in bytes (`VmHWM` of proc(5)): the most that there ever was.
 fn most_memory(id: nix::unistd::Pid) -> usize {
@@ -127,7 +127,7 @@ async fn pictures_go_on_while_there_is_no_master_and_new_topics_come_with_it() {
             }
         };
         tokio::select! {
-            _ = other.is_driven(1.0, 0.0) => {}
+            _ = other.is_driven(1.0, 0.0, 0.0) => {}
             () = driving => {}
         }
     }
@@ -144,5 +144,45 @@ async fn the_master_may_come_last() {
     ros.master().start_again().await;
     let mut robot = ros.robot().await;
     robot.publish(json!({"/front": picture("rgb8", 160, 120)}), 10.0, None).await;
+    goes_on(&server, "front").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_waited_for_long_is_not_shown_as_new() {
+    for ros in Ros::all().await {
+        let server = Backend::Memory.server(&[]).await;
+        let link = Link::to(server.address());
+        let _bridge = ros.bridge(&link.url(""), &["--topic", "/front=front"]);
+        let mut robot = ros.robot().await;
+        robot.publish(json!({"/front": picture("rgb8", 160, 120)}), 10.0, Some(30)).await;
+        goes_on(&server, "front").await;
+        link.hold();
+        let before = seq(&server, "front").await;
+        robot.has_published(SOON).await;
+        // One picture is on its way, and the last one waits: longer than it may.
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        link.let_go();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = seq(&server, "front").await;
+        assert!(after <= before + 1, "{} pictures came", after - before);
+        robot.publish(json!({"/front": picture("rgb8", 160, 120)}), 10.0, None).await;
+        goes_on(&server, "front").await;
+    }
+}
+
+/// As a camera driver does that opens its device anew: the node stays, and with it its address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_taken_back_and_published_again_by_the_same_node_goes_on() {
+    let ros = Ros::one().await;
+    let server = Backend::Memory.server(&[]).await;
+    let _bridge = ros.bridge(&server.url(""), &["--topic", "/front=front"]);
+    let mut robot = ros.robot().await;
+    for _ in 0..4 {
+        robot.publish(json!({"/front": picture("rgb8", 160, 120)}), 20.0, Some(10)).await;
+        robot.has_published(SOON).await;
+        robot.tell(&json!({"do": "take_back", "topic": "/front"})).await;
+        robot.says("taken_back").await;
+    }
+    robot.publish(json!({"/front": picture("rgb8", 160, 120)}), 20.0, None).await;
     goes_on(&server, "front").await;
 }

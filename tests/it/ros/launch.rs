@@ -57,6 +57,17 @@ async fn a_mistake_on_the_command_line_says_what_is_expected() {
     }
 }
 
+/// A node that cannot begin ends, and says why: somebody has to start it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_topics_than_there_may_be_are_an_error_of_either_kind_of_node() {
+    let topics: Vec<_> = (0..257).map(|number| format!("/topic_{number}")).collect();
+    let arguments: Vec<_> = topics.iter().flat_map(|topic| ["--topic", topic]).collect();
+    for ros in Ros::all().await {
+        let (status, output) = ros.bridge("http://127.0.0.1:1", &arguments).ended_within(SOON * 2).await;
+        assert!(!status.success() && output.contains("256"), "{output}");
+    }
+}
+
 /// What roslaunch finds the package and the programs by.
 fn roslaunch(ros: &Ros, words: &[&str]) -> Process {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
