@@ -297,23 +297,17 @@ fn publish(
         let mut twists = commands.twists();
         tasks.push(tokio::spawn(async move {
             while twists.changed().await.is_ok() {
-                loop {
-                    let twist = *twists.borrow_and_update();
-                    // What could not be written is not forgotten: by then the newest may be to stop.
-                    if !write(&writer, twist, &topic).await {
-                        continue;
-                    }
-                    if twist != Twist::default() {
+                let mut twist = *twists.borrow_and_update();
+                // What could not be written is not forgotten; by then the newest may be to stop.
+                while !write(&writer, twist, &topic).await {
+                    twist = *twists.borrow_and_update();
+                }
+                for pause in AGAIN.iter().filter(|_| twist == Twist::default()) {
+                    if timeout(*pause, twists.changed()).await.is_ok() {
+                        twists.mark_changed();
                         break;
                     }
-                    for pause in AGAIN {
-                        if timeout(pause, twists.changed()).await.is_ok() {
-                            twists.mark_changed();
-                            break;
-                        }
-                        write(&writer, twist, &topic).await;
-                    }
-                    break;
+                    write(&writer, twist, &topic).await;
                 }
             }
         }));

@@ -158,8 +158,6 @@ impl Vehicle {
         loop {
             let left = (heard + self.terms.lease).saturating_sub(now());
             let message = tokio::select! {
-                // What has come in time counts, even if the lease is over by the time that it is looked at.
-                biased;
                 message = socket.next() => message,
                 () = sleep(left) => bail!("nothing was heard for {} ms", self.terms.lease.as_millis()),
             };
