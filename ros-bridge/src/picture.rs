@@ -221,7 +221,6 @@ impl Jpeg {
             .ok_or_else(|| Unusable::Encoding(image.encoding.chars().take(MAX_ENCODING_SHOWN).collect()))?;
         let rows = Rows::of(image, pixels)?;
         let mut turned = std::mem::take(&mut self.turned);
-        turned.clear();
         // What growing would double, and most are made of three colours.
         if !matches!(pixels, Pixels::Direct(_)) {
             turned.reserve_exact(rows.width * rows.height * 3);

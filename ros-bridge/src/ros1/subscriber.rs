@@ -38,7 +38,7 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// How much room is made at once for a message that says that it is long, in bytes.
 const STEP: usize = 1 << 20;
 
-/// A connection to a publisher, which is made anew until this is dropped, or until the publisher has gone.
+/// A connection to a publisher, which is made anew until this is dropped.
 pub struct Connection {
     state: Arc<State>,
     _task: AbortOnDropHandle<()>,
